@@ -1,0 +1,1 @@
+"""Fields from simulations and from the files that users have."""

@@ -1,0 +1,1 @@
+"""Simulated fields without any download: theory, particle mesh, lensing."""

@@ -1,0 +1,242 @@
+"""The recipe of a simulated data set: frozen records, strictly read from YAML, and the plan they imply."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from scipy.stats import qmc
+
+from gen.errors import InputError
+from gen.fields import Grid, ParameterSpace
+from gen.simulate.sources import Lognormal, NBody
+from gen.simulate.theory import Cosmology
+
+CODE_VERSION = 2
+"""Raise it when the same recipe gives other fields."""
+
+PARAMETERS = ("Omega_m", "sigma_8")
+REGIONS = ("interior", "edge", "extrapolation")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Training:
+    """A Sobol set of cosmologies over the parameter space, some of them kept for validation.
+
+    Args:
+        cosmologies: how many; validation: every how-manyth of them is for validation (0: none).
+        boxes: independent simulations of each; maps: fields of each simulation.
+    """
+
+    cosmologies: int
+    boxes: int
+    maps: int
+    validation: int = 8
+
+
+@dataclass(frozen=True)
+class Test:
+    """A held-out cosmology: its region, parameters, independent simulations, and fields of each."""
+
+    region: str
+    Omega_m: float
+    sigma_8: float
+    boxes: int
+    maps: int
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """One planned simulation; ``seed`` is a pure function of the recipe's seed and ``id``."""
+
+    id: int
+    params: tuple[float, ...]
+    split: str
+    region: str
+    seed: int
+    cosmology: int
+    n_maps: int
+
+    def cosmo(self) -> Cosmology:
+        return Cosmology(*self.params)
+
+
+@dataclass(frozen=True)
+class SimulationRecipe:
+    """All that fixes a data set; see ``read_recipe``."""
+
+    name: str
+    seed: int
+    grid: Grid
+    space: ParameterSpace
+    source: NBody | Lognormal
+    training: Training | None
+    test: tuple[Test, ...]
+
+    def plan(self) -> list[Simulation]:
+        """Every simulation, box by box so that the first ones already cover the parameter space."""
+        out: list[Simulation] = []
+
+        def add(params: tuple[float, ...], split: str, region: str, cosmology: int, maps: int) -> None:
+            i = len(out)
+            out.append(Simulation(i, params, split, region, simulation_seed(self.seed, i), cosmology, maps))
+
+        count = 0
+        if self.training is not None:
+            t, count = self.training, self.training.cosmologies
+            points = sobol_points(self.space, count)
+            for _ in range(t.boxes):
+                for c, params in enumerate(points):
+                    held = t.validation > 0 and c % t.validation == t.validation - 1
+                    add(params, "validation" if held else "train", "interior", c, t.maps)
+        for c, test in enumerate(self.test, count):
+            for _ in range(test.boxes):
+                add((test.Omega_m, test.sigma_8), "test", test.region, c, test.maps)
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content, JSON-able, with the source under its own key."""
+        source = {"nbody" if isinstance(self.source, NBody) else "lognormal": asdict(self.source)}
+        return {
+            "name": self.name,
+            "seed": self.seed,
+            "grid": self.grid.to_dict(),
+            "space": self.space.to_dict(),
+            "training": None if self.training is None else asdict(self.training),
+            "test": [asdict(t) for t in self.test],
+            **source,
+        }
+
+    @property
+    def folder(self) -> str:
+        """``<name>-<hash>``; the hash covers the content and the code version."""
+        text = json.dumps([CODE_VERSION, self.to_dict()], sort_keys=True)
+        return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def simulation_seed(seed: int, simulation: int) -> int:
+    """A 63-bit seed for one simulation of a recipe."""
+    digest = hashlib.sha256(f"cosmozoo/simulation/{seed}/{simulation}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def sobol_points(space: ParameterSpace, count: int) -> list[tuple[float, ...]]:
+    """The first ``count`` points of a scrambled Sobol sequence over the space (Owen 1998), ever the same."""
+    sampler = qmc.Sobol(len(space), scramble=True, rng=0)
+    unit = sampler.random_base2(max(1, (count - 1).bit_length()))[:count]
+    return [tuple(round(float(x), 6) for x in row) for row in qmc.scale(unit, space.low, space.high)]
+
+
+def read_recipe(path: str | Path) -> SimulationRecipe:
+    """Read a YAML recipe; refuse what it does not know.
+
+    Raises:
+        InputError: for a missing file, broken YAML, an unknown or missing key, a value of wrong type.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"recipe {path} cannot be read ({error.strerror}); give the path of a YAML file"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    return parse_recipe(content, str(path))
+
+
+def parse_recipe(content: Any, where: str = "recipe") -> SimulationRecipe:
+    """A recipe from a mapping, as ``read_recipe`` finds it in a file or ``to_dict`` gives it."""
+    top = _mapping(content, where)
+    known = {"name", "seed", "grid", "space", "nbody", "lognormal", "training", "test"}
+    _only(top, known, {"name", "seed", "grid", "space"}, where)
+    sources = [key for key in ("nbody", "lognormal") if key in top]
+    if len(sources) != 1:
+        raise InputError(f"{where} needs exactly one of nbody and lognormal, got {sources or 'none'}")
+    kind = NBody if sources[0] == "nbody" else Lognormal
+    source = _record(kind, top[sources[0]] or {}, f"{where}: {sources[0]}")
+    training = top.get("training")
+    tests = top.get("test") or []
+    if not isinstance(tests, list):
+        raise InputError(f"{where}: test must be a list of cosmologies, got {type(tests).__name__}")
+    name, seed = top["name"], top["seed"]
+    if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum():
+        raise InputError(f"{where}: name must be letters, digits, - and _, got {name!r}")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise InputError(f"{where}: seed must be a whole number, got {seed!r}")
+    recipe = SimulationRecipe(
+        name=name,
+        seed=seed,
+        grid=_outside(Grid, top["grid"], {"shape", "box_size", "unit", "periodic"}, f"{where}: grid"),
+        space=_outside(ParameterSpace, top["space"], {"names", "low", "high"}, f"{where}: space", {"units"}),
+        source=source,
+        training=None if training is None else _record(Training, training, f"{where}: training"),
+        test=tuple(_record(Test, t, f"{where}: test {i}") for i, t in enumerate(tests)),
+    )
+    _check(recipe, where)
+    return recipe
+
+
+def _check(recipe: SimulationRecipe, where: str) -> None:
+    if recipe.space.names != PARAMETERS:
+        raise InputError(f"{where}: the space must be {list(PARAMETERS)}, got {list(recipe.space.names)}")
+    for test in recipe.test:
+        if test.region not in REGIONS:
+            raise InputError(f"{where}: region must be one of {list(REGIONS)}, got {test.region!r}")
+        if test.boxes < 1 or test.maps < 1:
+            raise InputError(
+                f"{where}: a test needs at least 1 box and 1 map, got {test.boxes} and {test.maps}"
+            )
+    t = recipe.training
+    if t is not None and (min(t.cosmologies, t.boxes, t.maps) < 1 or t.validation < 0):
+        raise InputError(f"{where}: training needs at least 1 cosmology, box and map, got {t}")
+    if t is None and not recipe.test:
+        raise InputError(f"{where} has neither training nor test simulations; give at least one")
+
+
+def _mapping(content: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(content, Mapping):
+        raise InputError(f"{where} must be a mapping of keys to values, got {type(content).__name__}")
+    return content
+
+
+def _only(content: Mapping[str, Any], known: set[str], needed: set[str], where: str) -> None:
+    unknown, missing = sorted(set(content) - known, key=str), sorted(needed - set(content))
+    if unknown:
+        raise InputError(f"{where} has the unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    if missing:
+        raise InputError(f"{where} lacks {', '.join(missing)}")
+
+
+def _record(kind: type[T], content: Any, where: str) -> T:
+    """A flat frozen dataclass from a mapping, types checked; whole numbers stand for floats."""
+    content = _mapping(content, where)
+    slots = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    _only(content, set(slots), {n for n, f in slots.items() if f.default is MISSING}, where)
+    types = {"int": int, "float": (int, float), "str": str}
+    values = {}
+    for name, value in content.items():
+        want = str(slots[name].type)
+        if not isinstance(value, types[want]) or isinstance(value, bool):
+            raise InputError(f"{where}: {name} must be {want}, got {value!r}")
+        values[name] = float(value) if want == "float" else value
+    return kind(**values)
+
+
+def _outside(
+    kind: type[T], content: Any, needed: set[str], where: str, optional: set[str] | None = None
+) -> T:
+    content = _mapping(content, where)
+    _only(content, needed | (optional or set()), needed, where)
+    try:
+        return kind(**content)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where} has a value of the wrong type: {error}") from error

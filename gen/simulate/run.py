@@ -1,0 +1,228 @@
+"""Fill a cache folder with the simulations of a recipe: parallel, resumable, atomic."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Collection
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from gen.errors import InputError
+from gen.fields import Grid, ParameterSpace
+from gen.simulate.recipe import CODE_VERSION, Simulation, SimulationRecipe
+
+if TYPE_CHECKING:
+    from gen.data.base import SimulationSet
+
+SPLITS = ("train", "validation", "test")
+
+
+def default_cache() -> Path:
+    """``$COSMOZOO_CACHE``, else ``~/.cache/cosmozoo``."""
+    return Path(os.environ.get("COSMOZOO_CACHE") or Path.home() / ".cache" / "cosmozoo")
+
+
+def simulate(
+    recipe: SimulationRecipe,
+    cache: Path | None = None,
+    processes: int | None = None,
+    *,
+    splits: Collection[str] = SPLITS,
+    device: str = "cpu",
+    progress: bool = True,
+) -> Path:
+    """Simulate what the cache lacks of a recipe and return its folder ``<cache>/<name>-<hash>``.
+
+    Only the simulations of ``splits`` are made. Each process uses one thread, which also makes the fields
+    independent of the machine's cores. A finished simulation is one file, put in place by a rename, so an
+    interruption costs at most the simulations under way and the next call goes on from there. On a GPU
+    (``device="cuda"``) take one process; its sums run in no fixed order, so last bits differ between runs.
+
+    Raises:
+        InputError: when the folder holds another recipe, or cannot be written.
+    """
+    folder = (default_cache() if cache is None else Path(cache)) / recipe.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the cache {folder} cannot be made ({error.strerror}); set COSMOZOO_CACHE to a folder of yours"
+        ) from error
+    plan = recipe.plan()
+    _write_manifest(folder, recipe, plan)
+    wanted = [sim for sim in plan if sim.split in splits]
+    todo = [sim for sim in wanted if not _path(folder, sim.id).exists()]
+    if not todo:
+        return folder
+    workers = min(processes or os.cpu_count() or 1, len(todo))
+    with tqdm(
+        total=len(wanted), initial=len(wanted) - len(todo), desc=recipe.name, unit="sim", disable=not progress
+    ) as bar:
+        if workers == 1:
+            _alone(recipe, todo, folder, device, bar)
+        else:
+            _together(recipe, todo, folder, device, workers, bar)
+    return folder
+
+
+def _alone(
+    recipe: SimulationRecipe, todo: list[Simulation], folder: Path, device: str, bar: tqdm[Any]
+) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for sim in todo:
+            run_one(recipe, sim, folder, device)
+            bar.update()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _together(
+    recipe: SimulationRecipe,
+    todo: list[Simulation],
+    folder: Path,
+    device: str,
+    workers: int,
+    bar: tqdm[Any],
+) -> None:
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
+    try:
+        for future in as_completed([pool.submit(run_one, recipe, sim, folder, device) for sim in todo]):
+            future.result()
+            bar.update()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the pool between simulations
+    torch.set_num_threads(1)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()  # a pool whose parent was killed would wait for work for ever
+        os._exit(1)
+
+
+def run_one(recipe: SimulationRecipe, sim: Simulation, folder: Path, device: str = "cpu") -> None:
+    """Simulate and save one simulation."""
+    values = recipe.source.maps(sim.cosmo(), recipe.grid, sim.seed, sim.n_maps, device).numpy()
+    if not np.isfinite(values).all():
+        raise FloatingPointError(f"simulation {sim.id} at {sim.params} gave values that are not finite")
+    path = _path(folder, sim.id)
+    with _atomic(path) as file:
+        np.savez(file, values=values.astype(np.float32), params=np.asarray(sim.params), seed=sim.seed)
+
+
+class _atomic:
+    """A file that appears under its name only when complete."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Any:
+        self.name = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self.file = self.name.open("wb")
+        return self.file
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+        self.file.close()
+        if kind is None:
+            os.replace(self.name, self.path)
+        else:
+            os.unlink(self.name)
+
+
+def _path(folder: Path, simulation: int) -> Path:
+    return folder / f"sim_{simulation:05d}.npz"
+
+
+def _write_manifest(folder: Path, recipe: SimulationRecipe, plan: list[Simulation]) -> None:
+    manifest = {
+        "format": 1,
+        "code_version": CODE_VERSION,
+        "name": recipe.name,
+        "unit": "1",
+        "recipe": recipe.to_dict(),
+        "grid": recipe.grid.to_dict(),
+        "space": recipe.space.to_dict(),
+        "simulations": [asdict(sim) for sim in plan],
+    }
+    text = json.dumps(manifest, indent=1)
+    path = folder / "manifest.json"
+    if path.exists():
+        if json.loads(path.read_text()) != json.loads(text):
+            raise InputError(f"{path} belongs to another recipe; remove that folder or choose another cache")
+        return
+    with _atomic(path) as file:
+        file.write(text.encode())
+
+
+def load_simulations(
+    folder: str | Path, *, splits: Collection[str] = SPLITS, partial: bool = False
+) -> SimulationSet:
+    """The simulations of some splits of a cache folder; ``partial`` takes those that are there.
+
+    Raises:
+        InputError: when the folder is no cache, or simulations are missing or unreadable.
+    """
+    from gen.data.base import SimulationSet
+
+    folder = Path(folder)
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        planned = [Simulation(**{**s, "params": tuple(s["params"])}) for s in manifest["simulations"]]
+        grid, space = Grid.from_dict(manifest["grid"]), ParameterSpace.from_dict(manifest["space"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} is not a simulated set; make it with cosmozoo simulate RECIPE") from error
+    planned = [sim for sim in planned if sim.split in splits]
+    there = [sim for sim in planned if _path(folder, sim.id).exists()]
+    if not there or (len(there) < len(planned) and not partial):
+        raise InputError(
+            f"{folder} holds {len(there)} of {len(planned)} simulations; run cosmozoo simulate to finish it"
+        )
+    values = [_read(_path(folder, sim.id), sim, grid) for sim in there]
+    repeats = [sim.n_maps for sim in there]
+    params = np.repeat([sim.params for sim in there], repeats, axis=0)
+    return SimulationSet(
+        grid=grid,
+        space=space,
+        values=torch.from_numpy(np.concatenate(values)),
+        params=torch.from_numpy(params.astype(np.float32)),
+        simulation=torch.from_numpy(np.repeat([sim.id for sim in there], repeats).astype(np.int64)),
+        split=np.repeat([sim.split for sim in there], repeats),
+        region=np.repeat([sim.region for sim in there], repeats),
+        name=manifest["name"],
+        unit=manifest["unit"],
+    )
+
+
+def _read(path: Path, sim: Simulation, grid: Grid) -> np.ndarray:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+            values = data["values"]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise InputError(f"{path} cannot be read; remove it and run cosmozoo simulate again") from error
+    if values.shape != (sim.n_maps, 1, *grid.shape):
+        raise InputError(
+            f"{path} holds {values.shape}, expected {(sim.n_maps, 1, *grid.shape)}; remove it to redo"
+        )
+    return values
