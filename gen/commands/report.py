@@ -1,0 +1,204 @@
+"""``cosmozoo report``: the one place that sees both the emulators and the evaluation."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import gen
+from evaluation.report import report as judge
+from gen.checkpoint import load, record_report
+from gen.checkpoint_folder import read_config
+from gen.commands.simulate import simulated
+from gen.config import load_recipe
+from gen.data.base import SimulationSet
+from gen.errors import InputError
+from gen.fields import Fields, Grid
+from gen.io import FieldFile, read_fields
+from gen.sampling import describe_sampling
+from gen.simulate.run import load_simulations
+from gen.training.base import TrainingRecipe
+from gen.yaml_text import read_yaml
+
+DEFAULT_DATA = Path("recipes/data/convergence_2d_demo.yaml")
+BASELINE = "gen.emulators.copula.Copula"
+
+
+def report(options: argparse.Namespace) -> int:
+    if not options.checkpoints and not options.samples:
+        raise InputError("a report needs checkpoints, or files of samples given by --samples; got none")
+    reference, data = _reference(options)
+    folders = _with_baseline(options.checkpoints, options.baseline, reference)
+    files = {_name(path): path for path in options.samples}
+    names = [_name(folder) for folder in folders] + list(files)
+    if len(set(names)) != len(names) or len(files) != len(options.samples):
+        raise InputError(f"sets of samples must have different names, got {', '.join(names)}")
+    samples = {_name(folder): _sampled(folder, reference, options.seed) for folder in folders}
+    samples |= {name: read_fields(path) for name, path in files.items()}
+    baseline = _baseline_name(folders, options.baseline, samples)
+    document = judge(
+        samples,
+        reference,
+        project_file(options.thresholds),
+        options.out,
+        baseline=baseline,
+        seed=options.seed,
+        provenance={
+            "version": gen.__version__,
+            "data": data,
+            "checkpoints": _provenance(folders),
+            **_range(folders),
+        },
+    )
+    if options.record:
+        for folder in options.checkpoints:
+            record_report(folder, document)
+    _say(document)
+    print(f"the report is {options.out / 'index.html'}")
+    return 0
+
+
+def project_file(path: Path) -> Path:
+    """A path as given, or else as it lies in the project's own folder."""
+    own = Path(gen.__file__).resolve().parents[1] / path
+    return own if not path.exists() and own.exists() else path
+
+
+def _name(path: Path) -> str:
+    return path.stem if path.is_file() else path.resolve().name
+
+
+def _reference(options: argparse.Namespace) -> tuple[FieldFile, dict[str, Any]]:
+    """Real fields that no emulator was trained on, and where they are from."""
+    if options.reference is not None:
+        if options.data is not None:
+            raise InputError("give either --reference or --data, got both")
+        return read_fields(options.reference), {"file": str(options.reference)}
+    if options.data is None and not options.checkpoints:
+        raise InputError("files of samples are judged against --reference FILE or --data RECIPE; got neither")
+    recipe = project_file(options.data or DEFAULT_DATA)
+    if "emulator" in read_yaml(recipe):
+        data = load_recipe(TrainingRecipe, recipe).value.data.simulations
+        folder = None
+    else:
+        folder = simulated(recipe, options.processes, options.cache, splits=("test",))
+        data = load_simulations(folder, splits=("test",))
+    test = data.select(split="test")
+    if not len(test):
+        raise InputError(
+            f"{recipe} holds no test simulations; a report needs fields that were never trained on"
+        )
+    return _as_file(test), {
+        "recipe": str(recipe),
+        "set": data.name,
+        "cache": None if folder is None else folder.name,
+    }
+
+
+def _as_file(data: SimulationSet) -> FieldFile:
+    attributes = {"field": data.name, "units": data.unit, "split": "test"}
+    return FieldFile(
+        data.values,
+        data.params.double(),
+        data.simulation.numpy(),
+        np.asarray(data.region),
+        data.grid,
+        data.space,
+        attributes,
+    )
+
+
+def _sampled(folder: Path, reference: FieldFile, seed: int) -> FieldFile:
+    """As many fields as the reference has, at the same parameters."""
+    emulator = load(folder)
+    if emulator.space.names != reference.space.names:
+        raise InputError(
+            f"{folder} depends on {', '.join(emulator.space.names) or 'no parameters'}, the reference on "
+            f"{', '.join(reference.space.names) or 'none'}; give the data it was made for by --data"
+        )
+    shape = _shape(emulator.grid, reference.grid, folder)
+    n = len(reference.values)
+    with tqdm(total=n, unit=" fields", desc=folder.name, disable=None) as bar:
+        parts = _counted(emulator.stream(reference.params, 1, seed, extrapolate=True, shape=shape), bar)
+        values = torch.cat([part.values for part in parts])
+    attributes = describe_sampling(emulator, folder, reference.params, 1, seed)
+    return FieldFile(values, reference.params, None, None, reference.grid, emulator.space, attributes)
+
+
+def _counted(parts: Iterator[Fields], bar: tqdm) -> Iterator[Fields]:
+    for part in parts:
+        yield part
+        bar.update(len(part.values))
+
+
+def _shape(own: Grid, wanted: Grid, folder: Path) -> tuple[int, ...] | None:
+    """Which number of cells to ask for so that the emulator's grid becomes the reference's."""
+    if own == wanted:
+        return None
+    if own.dim == wanted.dim and own.periodic == wanted.periodic and own.unit == wanted.unit:
+        resized = own.resized(wanted.shape)
+        if np.allclose(resized.box_size, wanted.box_size, rtol=1e-9):
+            return wanted.shape
+    raise InputError(
+        f"{folder} makes fields on {own}, the reference is on {wanted}; "
+        "give the data it was made for by --data"
+    )
+
+
+def _with_baseline(folders: Sequence[Path], baseline: str | None, reference: FieldFile) -> list[Path]:
+    """The checkpoints and, if there is one, the analytic baseline for the same field and parameters."""
+    folders = list(folders)
+    if baseline == "none" or not folders:
+        return folders
+    if baseline is not None:
+        told = Path(baseline) if Path(baseline).is_dir() else folders[0].parent / baseline
+        read_config(told)
+        return folders if told.resolve() in {f.resolve() for f in folders} else [*folders, told]
+    configs = {f: read_config(f) for f in folders}
+    if any(config["class"] == BASELINE for config in configs.values()):
+        return folders
+    wanted = configs[folders[0]]["init"]
+    for sibling in sorted(folders[0].resolve().parent.iterdir()):
+        if (sibling / "config.json").is_file() and sibling.resolve() not in {f.resolve() for f in folders}:
+            config = read_config(sibling)
+            same = all(config["init"].get(key) == wanted.get(key) for key in ("grid", "space", "field"))
+            if config["class"] == BASELINE and same:
+                return [*folders, sibling]
+    return folders
+
+
+def _baseline_name(
+    folders: Sequence[Path], baseline: str | None, samples: Mapping[str, FieldFile]
+) -> str | None:
+    if baseline == "none":
+        return None
+    if baseline is not None:
+        return baseline if baseline in samples else _name(Path(baseline))
+    found = [f for f in folders if read_config(f)["class"] == BASELINE]
+    return _name(found[0]) if found else None
+
+
+def _provenance(folders: Sequence[Path]) -> dict[str, Any]:
+    told = ("version", "class", "sha256", "n_parameters", "provenance")
+    return {_name(f): {key: value for key, value in read_config(f).items() if key in told} for f in folders}
+
+
+def _range(folders: Sequence[Path]) -> dict[str, Any]:
+    if not folders:
+        return {}
+    space = read_config(folders[0])["init"]["space"]
+    return {"training_range": {"low": space["low"], "high": space["high"]}}
+
+
+def _say(document: Mapping[str, Any]) -> None:
+    """The headline on the terminal."""
+    for row in document["headline"]:
+        excess = ", ".join(f"{name} {e['mean']:.2g}" for name, e in row["excess"].items())
+        error = f"power error up to {100 * row['power_error']:.1f} %"
+        print(f"{row['region']}, {row['samples']}: {error}, excess {excess}")

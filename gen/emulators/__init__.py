@@ -1,0 +1,1 @@
+"""Laws of random fields given parameters, in physical units."""

@@ -1,0 +1,247 @@
+"""The analytic baseline: a Gaussian field seen through a monotone map, conditional on the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gen.emulators.base import Emulator
+from gen.emulators.marginal import Marginal, empirical_quantiles
+from gen.emulators.regression import Polynomial
+from gen.errors import InputError
+from gen.fields import Grid, ParameterSpace
+from gen.noise import normal
+
+if TYPE_CHECKING:
+    from gen.data.base import SimulationSet
+
+
+def correlation_function(values: Tensor, periodic: bool) -> Tensor:
+    """Unbiased two-point function ``<x(r') x(r'+r)>`` on the lattice of lags, float64.
+
+    Args:
+        values: ``(B, 1, *shape)`` with the ensemble mean already removed.
+        periodic: if not, every lag is divided by its own number of pairs, on a lattice of twice the side.
+    """
+    axes = tuple(range(2, values.ndim))
+    shape = values.shape[2:]
+    size = shape if periodic else tuple(2 * n for n in shape)
+    total = torch.zeros(*size[:-1], size[-1] // 2 + 1, dtype=torch.float64)
+    for part in values.split(64):
+        total += (
+            torch.fft.rfftn(part.float(), s=size, dim=axes).abs().square().sum((0, 1), dtype=torch.float64)
+        )
+    pairs = torch.ones(shape, dtype=torch.float64)
+    counts = torch.fft.irfftn(torch.fft.rfftn(pairs, s=size).abs().square(), s=size)
+    return torch.fft.irfftn(total / len(values), s=size) / counts.clamp(min=1)
+
+
+def taper(grid: Grid) -> Tensor:
+    """Weight of each lag on the lattice of twice the side: 1, then a cosine fall to 0 at the side."""
+    radius = torch.zeros((), dtype=torch.float64)
+    for n in grid.shape:
+        lag = torch.fft.fftfreq(2 * n, 1 / (2 * n), dtype=torch.float64).abs() / n
+        radius = radius[..., None] + lag**2
+    phase = ((radius.sqrt() - 0.6) / 0.4).clamp(0, 1)
+    return 0.5 * (1 + torch.cos(torch.pi * phase))
+
+
+def distinct_rows(params: Tensor) -> tuple[Tensor, Tensor]:
+    """The different rows of ``(N, P)`` and which of them each row is; one empty row when P = 0."""
+    if params.shape[1] == 0:
+        return params[:1], torch.zeros(len(params), dtype=torch.long)
+    return torch.unique(params, dim=0, return_inverse=True)
+
+
+class Copula(Emulator):
+    r"""Gaussian copula field: ``kappa = q(g; theta)``, g a unit Gaussian field of spectrum P_G(k; theta).
+
+    The monotone map q is the measured one-point law; P_G is found in closed form, by inverting Mehler's
+    relation ``xi(r) = sum_n a_n^2 rho_G(r)^n`` between the correlation of g and that of the field, so that
+    the field has the measured one-point law and the measured two-point function together. Both are
+    interpolated smoothly over the training simulations. The lognormal field is the special case
+    ``q = exp`` (Coles & Jones 1991; Xavier, Abdalla & Joachimi 2016, arXiv:1602.08503).
+
+    What it cannot know is morphology: its level sets are those of a Gaussian field. On a grid that is not
+    periodic, g is drawn on a larger torus and cut, so that opposite edges are independent and the map's
+    mean fluctuates as it should. Works in 2D and 3D, at any number of cells of the fitted spacing.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        space: ParameterSpace,
+        field: str = "convergence",
+        unit: str = "1",
+        degree: int = 3,
+        n_k: int = 24,
+    ) -> None:
+        super().__init__(grid, space, field, unit)
+        self.degree, self.n_k = degree, n_k
+        self.marginal = Marginal(space, degree=degree)
+        self.log_power = Polynomial(space, n_k, degree)
+        self.nodes = nn.Buffer(self._torus().nodes(n_k).float())
+
+    def to_config(self) -> dict[str, Any]:
+        return {**self._base_config(), "degree": self.degree, "n_k": self.n_k}
+
+    def _torus(self, shape: Sequence[int] | None = None, margin: int = 0) -> _Torus:
+        """The periodic lattice on which fields of ``shape`` are drawn."""
+        wanted = [n + 2 * margin for n in (self.grid.shape if shape is None else shape)]
+        if not self.grid.periodic:
+            wanted = [n + m for n, m in zip(wanted, self.grid.shape, strict=True)]
+        return _Torus(self.grid.resized(wanted), 12 * self.grid.k_fundamental)
+
+    def fit(self, data: SimulationSet) -> None:
+        """Measure the one- and two-point laws at each cosmology of ``data``, then interpolate.
+
+        Raises:
+            InputError: for fields of several channels or of another shape than the grid's.
+        """
+        if data.values.shape[1:] != (1, *self.grid.shape):
+            raise InputError(
+                f"the copula takes one channel of {self.grid.shape} cells, got {tuple(data.values.shape[1:])}"
+            )
+        cosmologies, group = distinct_rows(data.params.double())
+        members = [data.values[group == i] for i in range(len(cosmologies))]
+        scores = self.marginal.scores(torch.zeros((), dtype=torch.float64))
+        self.marginal.fit(cosmologies, torch.stack([empirical_quantiles(m, scores) for m in members]))
+        variance = self.marginal.hermite(cosmologies)
+        spectra = [self._spectrum(m, a2) for m, a2 in zip(members, variance, strict=True)]
+        self.log_power.fit(cosmologies, torch.stack(spectra))
+
+    def _spectrum(self, values: Tensor, a2: Tensor, iterations: int = 8) -> Tensor:
+        """Logarithm of P_G at the nodes for one cosmology, ``(n_k,)`` (unit variance, lattice units)."""
+        torus = self._torus()
+        xi = correlation_function(values - values.mean(dtype=torch.float64), self.grid.periodic)
+        target = xi / xi.flatten()[0]
+        if not self.grid.periodic:
+            target = target * taper(self.grid)
+        nodes = self.nodes.double()
+        wanted = torus.at_nodes(torus.power(target), nodes)
+        rho = torch.linspace(-1, 1, 2001, dtype=torch.float64)
+        mapped = _mehler(rho, a2)
+        power = torus.at_nodes(torus.power(_interp(target, mapped, rho)), nodes).clamp(
+            min=wanted.max() * 1e-9
+        )
+        for _ in range(iterations):
+            covariance = torus.covariance(torus.on_lattice(power.log()[None], nodes)[0].exp())
+            made = torus.at_nodes(torus.power(_mehler(covariance, a2)), nodes)
+            power = power * (wanted.clamp(min=wanted.max() * 1e-9) / made.clamp(min=1e-30)).clamp(0.7, 1.4)
+        return power.log()
+
+    def gaussian(
+        self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None, margin: int = 0
+    ) -> Tensor:
+        """The unit Gaussian field g ``(B, 1, *(shape + 2 margin))`` made from white noise on the torus."""
+        torus = self._torus(shape, margin)
+        power = torus.on_lattice(self.log_power(params), self.nodes.to(params)).exp()
+        amplitude = (power / torus.mean(power)).sqrt()
+        axes = tuple(range(1, white.ndim))
+        g = torch.fft.irfftn(torch.fft.rfftn(white, dim=axes) * amplitude, s=torus.grid.shape, dim=axes)
+        keep = [slice(0, n + 2 * margin) for n in (self.grid.shape if shape is None else shape)]
+        return g[(slice(None), *keep)].unsqueeze(1)
+
+    def white(
+        self, generators: Sequence[torch.Generator], shape: Sequence[int] | None = None, margin: int = 0
+    ) -> Tensor:
+        """White noise ``(B, *torus)`` for ``gaussian``."""
+        return normal(generators, self._torus(shape, margin).grid.shape).to(self.device)
+
+    def generate(
+        self,
+        params: Tensor,
+        generators: Sequence[torch.Generator],
+        coarse: Tensor | None = None,
+        shape: Sequence[int] | None = None,
+    ) -> Tensor:
+        return self.marginal(self.gaussian(params, self.white(generators, shape), shape), params)
+
+
+class _Torus:
+    """Fourier bookkeeping on a periodic lattice in lattice units: unit variance means mean power 1."""
+
+    def __init__(self, grid: Grid, offset: float) -> None:
+        self.grid, self.offset = grid, offset
+        self.k = grid.wavenumber()
+        counts = torch.full((grid.shape[-1] // 2 + 1,), 2.0, dtype=torch.float64)
+        counts[0] = 1
+        if grid.shape[-1] % 2 == 0:
+            counts[-1] = 1
+        self.multiplicity = counts.expand(self.k.shape)
+
+    def coordinate(self, k: Tensor) -> Tensor:
+        """Close to linear below a dozen fundamentals, where modes are few, and to log k above."""
+        return torch.log1p(k / self.offset)
+
+    def nodes(self, n: int) -> Tensor:
+        """Values of the coordinate from the fundamental to the corner of the lattice."""
+        ends = self.coordinate(torch.stack([torch.tensor(self.grid.k_fundamental).double(), self.k.max()]))
+        return torch.linspace(ends[0].item(), ends[1].item(), n, dtype=torch.float64)
+
+    def mean(self, power: Tensor) -> Tensor:
+        """Mean over all modes of ``(B, *half lattice)``, kept for broadcasting."""
+        weight = (self.multiplicity / self.multiplicity.sum()).to(power)
+        return (power * weight).sum(tuple(range(1, power.ndim)), keepdim=True)
+
+    def power(self, correlation: Tensor) -> Tensor:
+        """Power of a correlation function given on the whole lattice."""
+        return torch.fft.rfftn(correlation).real
+
+    def covariance(self, power: Tensor) -> Tensor:
+        """Unit-variance correlation function of a power, negative powers refused by construction."""
+        xi = torch.fft.irfftn(power, s=self.grid.shape)
+        return xi / xi.flatten()[0]
+
+    def _cells(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """The node below each mode, and how far the mode lies towards the next; clamped at the ends."""
+        nodes = nodes.double()
+        position = (
+            (self.coordinate(self.k.to(nodes.device)) - nodes[0]) * (len(nodes) - 1) / (nodes[-1] - nodes[0])
+        )
+        position = position.clamp(0, len(nodes) - 1)
+        cell = position.floor().clamp(max=len(nodes) - 2).long()
+        return cell, position - cell
+
+    def on_lattice(self, log_power: Tensor, nodes: Tensor) -> Tensor:
+        """Linear interpolation of ``(B, n_k)`` to ``(B, *half lattice)``; constant beyond."""
+        cell, fraction = self._cells(nodes)
+        low, high = log_power[:, cell], log_power[:, cell + 1]
+        return low + fraction.to(log_power) * (high - low)
+
+    def at_nodes(self, power: Tensor, nodes: Tensor) -> Tensor:
+        """Means of a lattice power around each node, with the weights of the interpolation."""
+        cell, fraction = self._cells(nodes)
+        weight = torch.zeros(len(nodes), dtype=torch.float64)
+        total = torch.zeros_like(weight)
+        for index, share in ((cell, 1 - fraction), (cell + 1, fraction)):
+            share = share * self.multiplicity
+            weight.index_add_(0, index.flatten(), share.flatten())
+            total.index_add_(0, index.flatten(), (share * power).flatten())
+        return _fill(total, weight, nodes)
+
+
+def _fill(total: Tensor, weight: Tensor, x: Tensor) -> Tensor:
+    """Weighted means, with the nodes that nothing fell on interpolated from their neighbours."""
+    seen = weight > 1e-9
+    values = total[seen] / weight[seen]
+    return _interp(x, x[seen], values)
+
+
+def _interp(x: Tensor, xp: Tensor, fp: Tensor) -> Tensor:
+    """Piecewise linear interpolation, constant beyond the ends; ``xp`` increasing."""
+    cell = torch.searchsorted(xp, x.contiguous()).clamp(1, len(xp) - 1)
+    x0, x1 = xp[cell - 1], xp[cell]
+    fraction = ((x - x0) / (x1 - x0)).clamp(0, 1)
+    return fp[cell - 1] + fraction * (fp[cell] - fp[cell - 1])
+
+
+def _mehler(rho: Tensor, a2: Tensor) -> Tensor:
+    """Correlation of the mapped field for the Gaussian correlation ``rho``, 1 at 1."""
+    result = torch.zeros_like(rho)
+    for a in a2.flip(0):
+        result = (result + a) * rho
+    return result / a2.sum()

@@ -1,0 +1,161 @@
+"""Adversarial emulator from the copula field: a network learns the residual of the closed form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gen.emulators.base import Emulator
+from gen.emulators.copula import Copula
+from gen.emulators.critic import FieldCritic, joined, linear_view
+from gen.emulators.gap import SummaryGap
+from gen.errors import InputError
+from gen.fields import Grid, ParameterSpace
+from gen.nets.dcgan import Critic
+from gen.nets.unet import UNet
+from gen.noise import normal, sample_generator
+
+if TYPE_CHECKING:
+    from gen.data.base import SimulationSet
+
+
+class CopulaGAN(Emulator):
+    """The copula field is the latent; a U-Net adds what it cannot know, starting from the identity.
+
+    In the space of normal scores, ``y = g + U(g, noise; theta)`` with U zero at the start: large scales,
+    one-point law and their dependence on the parameters are right by construction, and the network learns
+    morphology only. Fully convolutional, so one checkpoint makes fields of any number of cells.
+
+    Args:
+        widths: channels of the U-Net, finest resolution first.
+        noise_channels: white-noise fields given beside g.
+        margin: cells generated around a field that is not periodic and cut off again.
+        summary_weight: weight of the gap between the summaries of generated and real fields
+            (``gen.emulators.gap``), 0 for a purely adversarial generator.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        space: ParameterSpace,
+        field: str = "convergence",
+        unit: str = "1",
+        degree: int = 3,
+        widths: Sequence[int] = (16, 32, 64, 64),
+        noise_channels: int = 1,
+        margin: int = 8,
+        summary_weight: float = 50.0,
+        critic_channels: Sequence[int] = (32, 64, 128, 128),
+        critic_kernel: int = 5,
+        critic_norm: Literal["batch", "spectral", "none"] = "none",
+        critic_tail: bool = True,
+        critic_spectrum: bool = True,
+    ) -> None:
+        super().__init__(grid, space, field, unit)
+        self.arguments: dict[str, Any] = {
+            "degree": degree,
+            "widths": list(widths),
+            "noise_channels": noise_channels,
+            "margin": margin,
+            "summary_weight": summary_weight,
+            "critic_channels": list(critic_channels),
+            "critic_kernel": critic_kernel,
+            "critic_norm": critic_norm,
+            "critic_tail": critic_tail,
+            "critic_spectrum": critic_spectrum,
+        }
+        self.noise_channels, self.summary_weight = noise_channels, summary_weight
+        self.margin = 0 if grid.periodic else margin
+        # Zero padding is seen only by the margin, which is cut off.
+        padding = "circular" if grid.periodic else "zeros"
+        self.copula = Copula(grid, space, field, unit, degree)
+        self.generator = UNet(grid.dim, 1 + noise_channels, 1, len(space), widths, padding)
+        self.gap = SummaryGap(grid, space, degree)
+
+    def to_config(self) -> dict[str, Any]:
+        return {**self._base_config(), **self.arguments}
+
+    def fit(self, data: SimulationSet) -> None:
+        self.copula.fit(data)
+        rows = torch.arange(0, len(data.values), max(1, len(data.values) // 8192))
+        params = data.params[rows].float()
+        real, copula = [], []
+        with torch.no_grad():
+            for i in rows.split(256):
+                theta = data.params[i].float()
+                real.append(self._views(self.to_working(data.values[i].float(), theta), theta))
+                latent = self.draw_latent(theta, [sample_generator(0, int(j), "gap") for j in i])
+                copula.append(self._views(self._cut(latent[:, :1]), theta))
+        self.gap.fit(joined(real), joined(copula), params)
+
+    def _views(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        """A field of scores, and the same in linear space."""
+        return y, linear_view(self.copula.marginal, y, params)
+
+    def to_working(self, values: Tensor, params: Tensor) -> Tensor:
+        return self.copula.marginal.inverse(values, params)
+
+    def to_physical(self, y: Tensor, params: Tensor) -> Tensor:
+        return self.copula.marginal(y, params)
+
+    def _cells(self, shape: Sequence[int] | None) -> tuple[tuple[int, ...], list[int]]:
+        """The field's cells, and the cells that the network works on: with margins, divisible."""
+        shape = self.grid.shape if shape is None else tuple(shape)
+        factor = self.generator.factor
+        worked = [math.ceil((n + 2 * self.margin) / factor) * factor for n in shape]
+        if self.grid.periodic and worked != list(shape):
+            raise InputError(f"sides of a periodic field must divide by {factor}, got {shape}")
+        return shape, worked
+
+    def draw_latent(
+        self, params: Tensor, generators: Sequence[torch.Generator], shape: Sequence[int] | None = None
+    ) -> Tensor:
+        """The copula field and white noise, ``(B, 1 + noise_channels, *worked)``."""
+        _, worked = self._cells(shape)
+        g = self.copula.gaussian(params, self.copula.white(generators, worked), worked)
+        noise = normal(generators, (self.noise_channels, *worked)).to(g)
+        return torch.cat([g, noise], 1)
+
+    def decode(self, latent: Tensor, params: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """Normal scores ``(B, 1, *shape)``, differentiable in weights and parameters."""
+        y = latent[:, :1] + self.generator(latent, self.space.normalise(params))
+        return self._cut(y, shape)
+
+    def _cut(self, y: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """Without the margin."""
+        shape, _ = self._cells(shape)
+        return y[(slice(None), slice(None), *(slice(self.margin, self.margin + n) for n in shape))]
+
+    def generate(
+        self,
+        params: Tensor,
+        generators: Sequence[torch.Generator],
+        coarse: Tensor | None = None,
+        shape: Sequence[int] | None = None,
+    ) -> Tensor:
+        return self.to_physical(
+            self.decode(self.draw_latent(params, generators, shape), params, shape), params
+        )
+
+    def make_critic(self) -> nn.Module:
+        """A fresh critic of normal scores."""
+        a = self.arguments
+        extra = 2 * self.gap.summaries.n_power if a["critic_spectrum"] else 0
+        padding = "circular" if self.grid.periodic else "zeros"
+        critic = Critic(
+            self.grid.shape, len(self.space), 1 + a["critic_tail"], a["critic_channels"], a["critic_kernel"],
+            a["critic_norm"], padding, extra, hidden=64 if extra else 0,
+        )  # fmt: skip
+        spectra = self.gap.summaries if a["critic_spectrum"] else None
+        return FieldCritic(self.space, critic, self.copula.marginal, spectra, tail=a["critic_tail"])
+
+    def regularisation(self, y_fake: Tensor, latent: Tensor, params: Tensor) -> dict[str, Tensor]:
+        """The weighted gap between the summaries of generated and real fields."""
+        if not self.summary_weight:
+            return {}
+        made, copula = (self._views(y, params) for y in (y_fake, self._cut(latent[:, :1])))
+        return {"summaries": self.summary_weight * self.gap(made, copula, params)}

@@ -1,0 +1,50 @@
+"""What a critic sees of a field, and the views of a field that its judgement and its loss share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gen.emulators.marginal import Marginal
+from gen.fields import ParameterSpace
+from gen.nets.dcgan import Critic
+from gen.nets.summaries import Summaries
+
+
+class FieldCritic(nn.Module):
+    """A critic of working-space fields that may also see their linear-space tail and power spectra."""
+
+    def __init__(
+        self,
+        space: ParameterSpace,
+        critic: Critic,
+        marginal: Marginal | None,
+        spectra: Summaries | None,
+        *,
+        tail: bool,
+    ) -> None:
+        super().__init__()
+        self.space, self.critic, self.tail = space, critic, tail
+        # Fitted parts of the emulator, not trained here: kept out of the critic's own state.
+        self.fitted = (marginal, spectra)
+
+    def forward(self, y: Tensor, params: Tensor) -> Tensor:
+        """Scores ``(B,)`` of ``(B, C, *shape)`` fields at ``(B, P)`` physical parameters."""
+        marginal, spectra = self.fitted
+        linear = y if marginal is None else linear_view(marginal, y, params)
+        # Peaks that the normal score compresses stand out here, bounded (ExaGAN's multi-channel rescaling).
+        views = torch.cat([y, torch.tanh(linear / 5)], 1) if self.tail else y
+        extra = None if spectra is None else spectra.spectra(y, linear)
+        return self.critic(views, self.space.normalise(params), extra)
+
+
+def linear_view(marginal: Marginal, y: Tensor, params: Tensor) -> Tensor:
+    """The physical field in units of its own one-sigma scale at the parameters."""
+    scale = marginal.scale(params)
+    return marginal(y, params) / scale.reshape(-1, *(1,) * (y.ndim - 1))
+
+
+def joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Pairs of tensors joined along the batch."""
+    first, second = zip(*parts, strict=True)
+    return torch.cat(first), torch.cat(second)

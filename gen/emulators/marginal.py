@@ -1,0 +1,109 @@
+"""The one-point law of a field given the parameters, as a monotone map from a standard normal."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from gen.emulators.regression import Polynomial
+from gen.fields import ParameterSpace
+
+
+class Marginal(nn.Module):
+    r"""``q(x; theta)``: the value whose cumulative probability is that of a normal score ``x``.
+
+    Piecewise linear between ``n_nodes`` equidistant scores in ``[-reach, reach]``, linear beyond. The
+    logarithms of the steps are regressed on the parameters, so that q is increasing everywhere. Both
+    directions have gradients with respect to the field and the parameters.
+    """
+
+    def __init__(
+        self, space: ParameterSpace, n_nodes: int = 129, reach: float = 4.25, degree: int = 3
+    ) -> None:
+        super().__init__()
+        self.n_nodes, self.reach = n_nodes, reach
+        self.step = 2 * reach / (n_nodes - 1)
+        self.shape = Polynomial(space, n_nodes, degree)
+
+    def scores(self, like: Tensor) -> Tensor:
+        """The nodes, ``(n_nodes,)``."""
+        return torch.linspace(-self.reach, self.reach, self.n_nodes, dtype=like.dtype, device=like.device)
+
+    def fit(self, params: Tensor, quantiles: Tensor) -> None:
+        """From the quantiles ``(M, n_nodes)`` at the nodes for ``M`` cosmologies."""
+        steps = quantiles.double().diff(dim=-1)
+        tiny = 1e-6 * steps.sum(-1, keepdim=True)
+        log_steps = torch.maximum(steps, tiny).log()
+        scale = log_steps.exp().sum(-1, keepdim=True)
+        middle = quantiles.double()[:, self.n_nodes // 2, None] / scale
+        self.shape.fit(params, torch.cat([middle, log_steps], -1))
+
+    def nodes(self, params: Tensor) -> Tensor:
+        """Values at the nodes, ``(B, n_nodes)``."""
+        middle, log_steps = self.shape(params).split([1, self.n_nodes - 1], -1)
+        steps = log_steps.exp()
+        climbed = torch.cat([torch.zeros_like(middle), steps.cumsum(-1)], -1)
+        centre = climbed[:, self.n_nodes // 2, None]
+        return climbed - centre + middle * steps.sum(-1, keepdim=True)
+
+    def _interpolate(self, low: Tensor, slope: Tensor, offset: Tensor, cell: Tensor) -> Tensor:
+        batch, shape = cell.shape[0], cell.shape
+        cell = cell.reshape(batch, -1)
+        return low.gather(1, cell).reshape(shape) + slope.gather(1, cell).reshape(shape) * offset
+
+    def forward(self, x: Tensor, params: Tensor) -> Tensor:
+        """Values ``(B, ...)`` of normal scores ``(B, ...)`` at ``(B, P)`` parameters."""
+        nodes = self.nodes(params)
+        position = (x.detach() + self.reach) / self.step
+        cell = position.floor().clamp(0, self.n_nodes - 2).long()
+        offset = x - (cell * self.step - self.reach)
+        return self._interpolate(nodes[:, :-1], nodes.diff(dim=-1) / self.step, offset, cell)
+
+    def inverse(self, values: Tensor, params: Tensor) -> Tensor:
+        """Normal scores of values, the inverse of ``forward``."""
+        nodes = self.nodes(params)
+        flat = values.detach().reshape(len(values), -1).contiguous()
+        cell = (torch.searchsorted(nodes.detach(), flat) - 1).clamp(0, self.n_nodes - 2)
+        slope = self.step / nodes.diff(dim=-1)
+        low = nodes[:, :-1].gather(1, cell).reshape(values.shape)
+        score = (cell * self.step - self.reach).reshape(values.shape)
+        return score + slope.gather(1, cell).reshape(values.shape) * (values - low)
+
+    def scale(self, params: Tensor) -> Tensor:
+        """Half the distance between the values at scores -1 and 1, ``(B,)``."""
+        nodes, one = self.nodes(params), round(1 / self.step)
+        middle = self.n_nodes // 2
+        return (nodes[:, middle + one] - nodes[:, middle - one]) / 2
+
+    def hermite(self, params: Tensor, order: int = 24) -> Tensor:
+        """Variance carried by each Hermite order 1..order, ``a_n^2`` ``(B, order)``, float64.
+
+        For a Gaussian pair of correlation rho, the mapped pair has covariance ``sum_n a_n^2 rho^n``
+        (Mehler's formula), with ``a_n = E[q(x) He_n(x)] / sqrt(n!)``.
+        """
+        x = torch.linspace(-7, 7, 2801, dtype=torch.float64)
+        weight = torch.exp(-0.5 * x**2) / math.sqrt(2 * math.pi) * (x[1] - x[0])
+        params = params.double()
+        q = self.double_copy()(x.expand(len(params), -1), params)
+        previous, current = torch.ones_like(x), x
+        squares = []
+        for n in range(1, order + 1):
+            squares.append((q * current * weight).sum(-1) ** 2)
+            previous, current = current, (x * current - math.sqrt(n) * previous) / math.sqrt(n + 1)
+        return torch.stack(squares, -1)
+
+    def double_copy(self) -> Marginal:
+        """The same law in float64."""
+        return copy.deepcopy(self).double()
+
+
+def empirical_quantiles(values: Tensor, scores: Tensor) -> Tensor:
+    """Quantiles of all pixels of ``values`` at normal ``scores``, float64."""
+    ordered = values.flatten().sort().values.double()
+    rank = torch.special.ndtr(scores.double()) * len(ordered) - 0.5
+    rank = rank.clamp(0, len(ordered) - 1)
+    low = rank.floor().long().clamp(max=len(ordered) - 2)
+    return ordered[low] + (rank - low) * (ordered[low + 1] - ordered[low])

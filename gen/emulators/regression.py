@@ -1,0 +1,62 @@
+"""Smooth interpolation over the training cosmologies: least squares on a polynomial basis."""
+
+from __future__ import annotations
+
+from itertools import combinations_with_replacement
+
+import torch
+from torch import Tensor, nn
+
+from gen.fields import ParameterSpace
+
+
+class Polynomial(nn.Module):
+    """``y(theta)``, ``n_outputs`` smooth functions of the parameters.
+
+    The basis holds all monomials up to ``degree`` of the normalised parameters, where a parameter whose
+    range is positive enters by its logarithm (amplitudes and shapes are close to power laws of Omega_m
+    and sigma_8). With few cosmologies, monomials of high degree keep zero coefficients.
+    """
+
+    coefficients: Tensor
+
+    def __init__(self, space: ParameterSpace, n_outputs: int, degree: int = 3) -> None:
+        super().__init__()
+        self.logarithmic = tuple(low > 0 for low in space.low)
+        low, high = (
+            [
+                torch.tensor(v).log().item() if log else v
+                for v, log in zip(ends, self.logarithmic, strict=True)
+            ]
+            for ends in (space.low, space.high)
+        )
+        self.scaled = ParameterSpace(space.names, low, high)
+        self.monomials = [
+            m for d in range(degree + 1) for m in combinations_with_replacement(range(len(space)), d)
+        ]
+        self.register_buffer("coefficients", torch.zeros(len(self.monomials), n_outputs))
+
+    def features(self, params: Tensor) -> Tensor:
+        """Monomials ``(B, F)`` of ``(B, P)`` physical parameters."""
+        columns = [p.log() if log else p for p, log in zip(params.unbind(-1), self.logarithmic, strict=True)]
+        t = self.scaled.normalise(torch.stack(columns, -1)) if columns else params
+        ones = params.new_ones(params.shape[0])
+        return torch.stack(
+            [torch.stack([t[:, i] for i in m]).prod(0) if m else ones for m in self.monomials], -1
+        )
+
+    def fit(self, params: Tensor, outputs: Tensor) -> None:
+        """Least squares on ``(M, P)`` parameters and ``(M, n_outputs)`` values."""
+        rows = max(1, len(params) // 3)
+        degrees = torch.tensor([len(m) for m in self.monomials])
+        highest = max((int(d) for d in degrees.unique() if int((degrees <= d).sum()) <= rows), default=0)
+        used = degrees <= highest
+        basis = self.features(params.double())[:, used]
+        solution = torch.linalg.lstsq(basis, outputs.double()).solution
+        self.coefficients.zero_()
+        self.coefficients[used] = solution.to(self.coefficients)
+
+    def forward(self, params: Tensor) -> Tensor:
+        """``(B, n_outputs)`` at ``(B, P)`` parameters."""
+        with torch.autocast(params.device.type, enabled=False):  # half precision would cost per cents
+            return self.features(params) @ self.coefficients

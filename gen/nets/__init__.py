@@ -1,0 +1,1 @@
+"""Networks in two and three dimensions from one code."""
