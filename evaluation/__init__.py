@@ -1,0 +1,1 @@
+"""Judges any samples file against a reference: statistics, comparison, report."""

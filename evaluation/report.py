@@ -1,0 +1,234 @@
+"""The report: every statistic of samples against a reference, one page to read and one file of numbers.
+
+What is judged by what stands in a file of thresholds fixed beforehand; what the numbers mean is defined in
+``compare`` (KS, excess), ``residuals`` (errors) and ``verdict`` (words).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from evaluation.cosmologies import FEWEST_SIMULATIONS, cosmologies
+from evaluation.evaluate import Evaluated, correct_ks, evaluate, permutations_needed, regions
+from evaluation.headline import headline
+from evaluation.page import page
+from evaluation.thresholds import Thresholds, load_thresholds
+from evaluation.verdict import Demand, Judged, Standing, Word, excess_demands, power_demand, standing, words
+from gen.errors import InputError
+from gen.io.atomic import replacing
+
+if TYPE_CHECKING:
+    from gen.io import FieldFile
+
+FORMAT = 1
+
+
+@dataclass(eq=False)
+class Judgement:
+    """All verdicts of a report."""
+
+    words: list[Word] = field(default_factory=list)
+    demands: list[Demand] = field(default_factory=list)
+    standings: list[Standing] = field(default_factory=list)
+
+
+def report(
+    samples: Mapping[str, FieldFile],
+    reference: FieldFile,
+    thresholds: Thresholds | str | Path,
+    out: Path,
+    *,
+    baseline: str | None = "convergence_2d_copula",
+    seed: int = 0,
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Judge sets of samples against a reference; write ``out/index.html`` and ``out/report.json``.
+
+    Args:
+        samples: files of fields by name, the judged emulator first; each must hold every cosmology (row of
+            equal parameters) of the reference, on its grid.
+        reference: real fields, with the simulation of each map: the unit of every error and every resampling.
+        thresholds: what is demanded, or the file that says so.
+        out: folder, made if missing; each file is replaced whole or not at all.
+        baseline: the set that the others must beat, if it is among them.
+        provenance: anything JSON-able for the page's last section. ``training_params`` (n, P), if given, is
+            drawn with the judged cosmologies; ``training_range`` {low, high} bounds it (default: the
+            parameter space).
+
+    Returns:
+        The content of ``report.json``: numbers only, null where one is not defined.
+
+    Raises:
+        InputError: for sets that cannot be compared.
+    """
+    t = thresholds if isinstance(thresholds, Thresholds) else load_thresholds(thresholds)
+    baseline = baseline if baseline in samples else None
+    names = sorted(samples, key=lambda name: name == baseline)
+    grid = reference.grid
+    judged = cosmologies(samples, reference)
+    permutations = permutations_needed(len(judged), t)
+    evaluated = [evaluate(c, names, grid, t, permutations, seed) for c in judged]
+    for name in names:
+        correct_ks(evaluated, name)
+    judgement = _judge(evaluated, names, baseline, t)
+    document = _document(
+        evaluated, judgement, names, baseline, t, samples, reference, seed, provenance, permutations
+    )
+    text = json.dumps(document, indent=1, allow_nan=False)
+    html = page(document, evaluated, t)
+    out = Path(out)
+    with (
+        replacing(out / "report.json", overwrite=True) as numbers,
+        replacing(out / "index.html", overwrite=True) as readable,
+    ):
+        numbers.write_text(text, encoding="utf-8")
+        readable.write_text(html, encoding="utf-8")
+    return document
+
+
+def _judge(evaluated: list[Evaluated], names: list[str], baseline: str | None, t: Thresholds) -> Judgement:
+    found = Judgement()
+    for name in names:
+        found.words += words(
+            [
+                Judged(e.cosmology.letter, e.cosmology.region, name, c, e.residuals[name][s])
+                for e in evaluated
+                for s, c in e.comparisons[name].items()
+            ],
+            t.significance,
+        )
+        for e in evaluated:
+            where = e.cosmology.letter, e.cosmology.region
+            found.demands.append(power_demand(*where, name, e.power[name], t))
+            found.demands += excess_demands(*where, e.comparisons[name], name, t)
+    for region in regions(evaluated):
+        here = [e for e in evaluated if e.cosmology.region == region]
+        judged = ["power", *(s for s in t.excess if s in here[0].comparisons[names[0]])]
+        for name in names:
+            if baseline is not None and name != baseline:
+                pair = [e.comparisons[name] for e in here], [e.comparisons[baseline] for e in here]
+                found.standings.append(standing(region, name, *pair, judged))
+    return found
+
+
+def _document(
+    evaluated: list[Evaluated],
+    judgement: Judgement,
+    names: list[str],
+    baseline: str | None,
+    t: Thresholds,
+    samples: Mapping[str, FieldFile],
+    reference: FieldFile,
+    seed: int,
+    provenance: Mapping[str, Any],
+    permutations: int,
+) -> dict[str, Any]:
+    grid = reference.grid
+    files = {"reference": reference, **{name: samples[name] for name in names}}
+    return plain(
+        {
+            "format": FORMAT,
+            "sets": names,
+            "baseline": baseline,
+            "regions": regions(evaluated),
+            "field": {
+                "name": samples[names[0]].attributes.get("field")
+                or reference.attributes.get("field", "field"),
+                "unit": reference.attributes.get("units", ""),
+                "grid": grid.to_dict(),
+                "k_unit": grid.k_unit,
+                "k_nyquist": grid.k_nyquist,
+                "k_max": t.power.k_max * grid.k_nyquist,
+                "parameters": list(reference.space.names),
+            },
+            "notes": _notes(evaluated, baseline),
+            "thresholds": t.to_dict(),
+            "headline": headline(evaluated, judgement.words, judgement.demands, judgement.standings),
+            "standings": [s.to_dict() for s in judgement.standings],
+            "demands": [d.to_dict() for d in judgement.demands],
+            "words": [w.to_dict() for w in judgement.words],
+            "cosmologies": [_numbers(e) for e in evaluated],
+            "provenance": {
+                "seed": seed,
+                "n_permutations": permutations,
+                "n_maps": {name: len(file.values) for name, file in files.items()},
+                "training_range": {"low": reference.space.low, "high": reference.space.high},
+                **provenance,
+                "files": {name: dict(file.attributes) for name, file in files.items()},
+            },
+        }
+    )
+
+
+def _numbers(e: Evaluated) -> dict[str, Any]:
+    c = e.cosmology
+    first = next(iter(e.comparisons.values()))
+    return {
+        "letter": c.letter,
+        "params": c.params,
+        "region": c.region,
+        "n_reference": len(c.reference),
+        "n_simulations": c.n_simulations,
+        "n_samples": {name: len(s) for name, s in c.samples.items()},
+        "statistics": {
+            s: {
+                name: {**of[s].to_dict(), "residual": e.residuals[name][s].to_dict()}
+                for name, of in e.comparisons.items()
+            }
+            for s in first
+        },
+        "power_error": {name: p.to_dict() for name, p in e.power.items()},
+        "pixel_ks": {name: p.to_dict() for name, p in e.pixels.items()},
+        "literature": {name: x.to_dict() for name, x in e.literature.items()},
+    }
+
+
+def _notes(evaluated: list[Evaluated], baseline: str | None) -> list[str]:
+    found = []
+    alone = [e.cosmology.letter for e in evaluated if e.cosmology.by_maps]
+    few = [e.cosmology.letter for e in evaluated if e.cosmology.n_simulations < FEWEST_SIMULATIONS]
+    if alone:
+        found.append(
+            f"At {', '.join(alone)} the reference names no simulations, or only one, so its maps are taken "
+            "as independent; if they share structures, every error and floor there is too small."
+        )
+    if few:
+        found.append(
+            f"At {', '.join(few)} there are fewer than {FEWEST_SIMULATIONS} simulations: floors are rough."
+        )
+    if baseline is None:
+        found.append(
+            "No analytic baseline is among the samples, so whether a network improves on one is not known."
+        )
+    return found
+
+
+def plain(x: Any) -> Any:
+    """What JSON can hold: arrays as lists, keys as text, and null for numbers that are not finite.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if isinstance(x, Mapping):
+        return {str(key): plain(value) for key, value in x.items()}
+    if isinstance(x, torch.Tensor | np.ndarray | np.generic):
+        return plain(x.tolist())
+    if isinstance(x, list | tuple | set):
+        return [plain(value) for value in x]
+    if isinstance(x, float):
+        return x if math.isfinite(x) else None
+    if x is None or isinstance(x, str | int):
+        return x
+    if isinstance(x, Path):
+        return str(x)
+    if isinstance(x, bytes):
+        return x.decode("utf-8", "replace")
+    raise InputError(f"provenance may hold text, numbers, lists and tables, got {type(x).__name__}")

@@ -1,0 +1,170 @@
+"""What a report demands: the thresholds of its verdicts, fixed in a file before any run."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from gen.errors import InputError
+
+T = TypeVar("T")
+LARGEST_FILE = 1 << 20  # bytes; a file of thresholds is one screen
+
+
+@dataclass(frozen=True)
+class PowerThresholds:
+    """The mean power: |P_samples / P_reference - 1| of every bin with k <= k_max k_Nyquist.
+
+    Args:
+        k_max: upper end of the judged range, in units of the Nyquist wavenumber.
+        error: largest relative error allowed.
+        aim: what the project aims for; stated in the report, not judged.
+    """
+
+    k_max: float
+    error: float
+    aim: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How finely things are measured, and how often they are resampled.
+
+    ``apodise`` is the fraction of the side over which maps that are not periodic are tapered before their
+    spectrum.
+    """
+
+    apodise: float
+    pdf_bins: int
+    minkowski_thresholds: int
+    peak_bins: int
+    n_bootstrap: int
+    n_permutations: int
+    n_splits: int
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """A file of ``recipes/reports/``.
+
+    Args:
+        power: the demand on the mean power spectrum.
+        excess: by statistic, the largest allowed distance between samples and reference in units of the
+            distance of real against real at the same numbers.
+        significance: family-wise error of the words "consistent" and "differs".
+        measurement: bins and resamplings.
+        images: maps shown of each kind.
+        name: of the file, and ``sha256`` of its bytes, so that a report says what it was judged by.
+    """
+
+    power: PowerThresholds
+    excess: dict[str, float]
+    significance: float
+    measurement: Measurement
+    images: int
+    name: str = field(default="", metadata={"given": True})
+    sha256: str = field(default="", metadata={"given": True})
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def load_thresholds(path: str | Path) -> Thresholds:
+    """Read and check a file of thresholds.
+
+    Raises:
+        InputError: if the file cannot be read, or a key is unknown, missing, repeated or of the wrong kind.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"thresholds {path} cannot be read ({error.strerror}); give a file like "
+            "recipes/reports/standard.yaml"
+        ) from None
+    if len(data) > LARGEST_FILE:
+        raise InputError(f"thresholds {path} holds {len(data)} bytes, at most {LARGEST_FILE} are allowed")
+    try:
+        content = yaml.load(data, Loader=_Strict)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"thresholds {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    given = {"name": path.stem, "sha256": hashlib.sha256(data).hexdigest()}
+    thresholds = _record(Thresholds, content, str(path), given)
+    _check(thresholds, str(path))
+    return thresholds
+
+
+class _Strict(yaml.SafeLoader):
+    """YAML that refuses a key given twice, where the standard keeps the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                raise yaml.YAMLError(f"key {key!r} is given twice")
+        return super().construct_mapping(node, deep)
+
+
+def _record(kind: type[T], content: object, where: str, given: Mapping[str, Any] | None = None) -> T:
+    """Build a dataclass from a mapping whose keys are exactly its fields (but for those ``given``)."""
+    given = given or {}
+    types = get_type_hints(kind)
+    names = [f.name for f in fields(kind) if f.name not in given]  # type: ignore[arg-type]
+    if not isinstance(content, Mapping):
+        raise InputError(f"{where} must hold the keys {', '.join(names)}, got {content!r}")
+    for key in content:
+        if key not in names:
+            raise InputError(f"{where}: unknown key {key!r}; the keys are {', '.join(names)}")
+    for name in names:
+        if name not in content:
+            raise InputError(f"{where}: key {name!r} is missing; see recipes/reports/standard.yaml")
+    values = {name: _value(types[name], content[name], f"{where}: {name}") for name in names}
+    return kind(**values, **given)
+
+
+def _value(kind: Any, content: object, where: str) -> Any:
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _record(kind, content, where)
+    if kind is int:
+        if isinstance(content, bool) or not isinstance(content, int):
+            raise InputError(f"{where} must be a whole number, got {content!r}")
+        return content
+    if kind is float:
+        if isinstance(content, bool) or not isinstance(content, int | float) or not math.isfinite(content):
+            raise InputError(f"{where} must be a finite number, got {content!r}")
+        return float(content)
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
+        raise InputError(f"{where} must map names of statistics to numbers, got {content!r}")
+    return {key: _value(float, value, f"{where}.{key}") for key, value in content.items()}
+
+
+def _check(t: Thresholds, where: str) -> None:
+    m = t.measurement
+    ranges: list[tuple[str, float, float, float]] = [
+        ("power.k_max", t.power.k_max, 0, 1),
+        ("power.error", t.power.error, 0, math.inf),
+        ("power.aim", t.power.aim, 0, t.power.error),
+        ("significance", t.significance, 0, 1),
+        ("images", t.images, 1, 24),
+        ("measurement.apodise", m.apodise, 0, 1),
+        ("measurement.pdf_bins", m.pdf_bins, 4, 1000),
+        ("measurement.minkowski_thresholds", m.minkowski_thresholds, 3, 1000),
+        ("measurement.peak_bins", m.peak_bins, 2, 1000),
+        ("measurement.n_bootstrap", m.n_bootstrap, 50, 1_000_000),
+        ("measurement.n_permutations", m.n_permutations, 50, 1_000_000),
+        ("measurement.n_splits", m.n_splits, 20, 1_000_000),
+        *((f"excess.{name}", value, 0, math.inf) for name, value in t.excess.items()),
+    ]
+    for name, value, low, high in ranges:
+        if not low <= value <= high or value == 0:
+            raise InputError(
+                f"{where}: {name} must be {f'from {low:g}' if low else 'above 0'} and at most {high:g}, "
+                f"got {value:g}"
+            )
