@@ -1,0 +1,83 @@
+"""Thresholds are read exactly as written, or refused with one sentence."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from evaluation.thresholds import load_thresholds
+from gen.errors import InputError
+
+STANDARD = Path(__file__).parents[1] / "recipes" / "reports" / "standard.yaml"
+
+
+def written(folder: Path, change=None, text: str | None = None) -> Path:
+    content = yaml.safe_load(STANDARD.read_text())
+    if change is not None:
+        change(content)
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(content) if text is None else text)
+    return path
+
+
+def test_the_standard_holds_what_was_promised_before_any_run():
+    t = load_thresholds(STANDARD)
+    assert (t.power.k_max, t.power.error, t.power.aim) == (0.5, 0.05, 0.02)
+    assert {t.excess[name] for name in ("pdf", "V0", "V1", "V2", "peaks")} == {2.0}
+    assert t.significance == 0.05
+    assert t.name == "standard"
+    assert t.sha256 == hashlib.sha256(STANDARD.read_bytes()).hexdigest()
+
+
+def test_thresholds_survive_a_round_trip(tmp_path):
+    t = load_thresholds(written(tmp_path, lambda c: c["excess"].update(V2=3)))
+    assert t.excess["V2"] == 3.0 and isinstance(t.excess["V2"], float)
+    assert t.to_dict()["power"] == {"k_max": 0.5, "error": 0.05, "aim": 0.02}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c.update(exces={}), "unknown key 'exces'"),
+        (lambda c: c["power"].update(kmax=1), "unknown key 'kmax'"),
+        (lambda c: c["measurement"].pop("pdf_bins"), "'pdf_bins' is missing"),
+        (lambda c: c["power"].update(error="small"), "finite number"),
+        (lambda c: c["power"].update(error=float("nan")), "finite number"),
+        (lambda c: c["power"].update(error=True), "finite number"),
+        (lambda c: c["power"].update(k_max=1.5), "at most 1"),
+        (lambda c: c["power"].update(aim=0.2), "power.aim"),
+        (lambda c: c.update(images=2.5), "whole number"),
+        (lambda c: c.update(excess=[1, 2]), "must map names"),
+        (lambda c: c["excess"].update(V0=-1), "excess.V0"),
+        (lambda c: c.update(significance=0), "significance"),
+        (lambda c: c.update(name="mine"), "unknown key 'name'"),
+        (lambda c: c.update(power=3), "must hold the keys"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_its_name(tmp_path, change, said):
+    with pytest.raises(InputError, match=said) as caught:
+        load_thresholds(written(tmp_path, change))
+    assert "\n" not in str(caught.value) and "mine.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "must hold the keys"),
+        ("power: [", "not valid YAML"),
+        ("significance: 0.05\nsignificance: 0.5\n", "given twice"),
+        ("!!python/object/apply:os.system [true]", "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_table_of_thresholds_is_refused(tmp_path, text, said):
+    with pytest.raises(InputError, match=said) as caught:
+        load_thresholds(written(tmp_path, text=text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nothing\.yaml cannot be read"):
+        load_thresholds(tmp_path / "nothing.yaml")
