@@ -54,10 +54,10 @@ def main() -> None:
     modes = linear_modes(noise, side, lambda k: torch.from_numpy(linear_power(cosmo, k)))
     pm = ParticleMesh(n, side, cosmo.Omega_m, even_steps(args.steps))
     last = list(pm.run(modes))[-1].positions
-    m, kernel = pm.mesh, pm.force_kernel(last.device)
+    m, kernels = pm.mesh, pm.force_kernels(last.device)
     count = deposit(last, m)
     potential = torch.fft.rfftn(count, dim=(1, 2, 3))
-    fields = pm.acceleration(count, kernel)
+    fields = pm.acceleration(count, kernels[0] + kernels[1])
 
     def whole() -> None:
         for _ in pm.run(modes):
@@ -70,7 +70,7 @@ def main() -> None:
 
     calls: dict[str, Callable[[], object]] = {
         "whole run": whole,
-        "one force": lambda: pm.force(last, kernel),
+        "one force": lambda: pm.force(last, 1.0, kernels),
         "its bare FFTs": transforms,
         "its deposit": lambda: deposit(last, m),
         "its readout": lambda: readout(fields, last),

@@ -17,7 +17,7 @@ from gen.fields import Grid, ParameterSpace
 from gen.simulate.sources import Lognormal, NBody
 from gen.simulate.theory import Cosmology
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 """Raise it when the same recipe gives other fields."""
 
 PARAMETERS = ("Omega_m", "sigma_8")
