@@ -47,13 +47,12 @@ class ParticleMesh:
         steps: rising scale factors, the ends of the steps.
         start: scale factor of the 2LPT start.
         mesh_factor: force cells per particle along an axis.
-        sharpening: height h and reach r [cells] of a factor 1 + h a x^2 exp(-x^2), x = k r, on the force
-            at scale factor a.
+        sharpening: height h and reach r [cells] of a factor 1 + h D(a)^2 x^2 exp(-x^2), x = k r, on the
+            force, D the growth factor.
 
-    A mesh force is too soft below a few cells, and few steps blur halos, the more so the later. Dividing
-    by the window of one CIC assignment and the sharpening give this back. The two numbers were fitted
-    once, to halofit at (Omega_m, sigma_8) = (0.3, 0.8), z = 0 and 1, 2 Mpc/h and 12 steps; the idea of a
-    filter on the potential is that of Lanzieri, Lanusse & Starck 2022 (arXiv:2207.05509).
+    A mesh force is too soft below a few cells, and few steps blur halos, the more so the more structure
+    there is. Dividing by the window of one CIC assignment and the sharpening give this back; the idea of
+    a filter on the potential is that of Lanzieri, Lanusse & Starck 2022 (arXiv:2207.05509).
 
     Particles start half a cell off the mesh's nodes and the gradient is the four-point difference of the
     potential: on the nodes, with a gradient that jumps at the Nyquist wavenumber, the lattice of
@@ -98,7 +97,7 @@ class ParticleMesh:
         return Snapshot(a, wrap(x, self.mesh), p)
 
     def force_kernels(self, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-        """K0 and K1; K0 + a K1 makes modes of the particles per cell the potential lap^-1 delta [cells^2]."""
+        """K0 and K1; K0 + D^2 K1 makes modes of the particles per cell the potential lap^-1 delta [cells^2]."""
         m = self.mesh
         k2 = sum_of_squares(wavevector(m, float(m), device))
         height, reach = self.sharpening
@@ -110,7 +109,7 @@ class ParticleMesh:
 
     def force(self, positions: Tensor, a: float, kernels: tuple[Tensor, Tensor]) -> Tensor:
         """-grad lap^-1 delta at the particles, ``(B, 3, P)`` [cells]."""
-        kernel = torch.add(*kernels, alpha=a)
+        kernel = torch.add(*kernels, alpha=float(self.growth.first(a)) ** 2)
         return readout(self.acceleration(deposit(positions, self.mesh), kernel), positions)
 
     def acceleration(self, count: Tensor, kernel: Tensor) -> list[Tensor]:

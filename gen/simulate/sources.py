@@ -26,6 +26,14 @@ class Source(Protocol):
         ...
 
 
+SHARPENING = (3.1, 0.85)
+"""Of the force: height over sigma_8^2 and reach [cells], fitted once to halofit for 2 Mpc/h and 12 steps.
+
+Omega_m, sigma_8 from (0.12, 0.62) to (0.45, 0.65) and (0.22, 0.9), a = 0.5, 0.7 and 1, k = 0.25 to 1.6 h/Mpc:
+P(k) of four boxes is then 0.86 to 1.15 of halofit's, and 0.91 to 1.04 at (0.3, 0.8).
+"""
+
+
 @dataclass(frozen=True)
 class NBody:
     """Born-summed convergence of one particle-mesh box; its maps share the box and are not independent.
@@ -45,7 +53,14 @@ class NBody:
     z_source: float = 1.0
 
     def maps(self, cosmo: Cosmology, grid: Grid, seed: int, n_maps: int, device: str = "cpu") -> Tensor:
-        solver = ParticleMesh(self.particles, self.box_size, cosmo.Omega_m, even_steps(self.steps))
+        height, reach = SHARPENING
+        solver = ParticleMesh(
+            self.particles,
+            self.box_size,
+            cosmo.Omega_m,
+            even_steps(self.steps),
+            sharpening=(height * cosmo.sigma_8**2, reach),
+        )
         cutoff = 2 * math.pi * self.particles / self.box_size  # the lattice that the particles started from
         cone = LightCone(cosmo, self.box_size, grid, self.z_source, self.plane_mesh, cutoff)
         slabs = cone.slabs()
