@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +92,32 @@ def report(
         numbers.write_text(text, encoding="utf-8")
         readable.write_text(html, encoding="utf-8")
     return document
+
+
+def restricted(document: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """A report's document with the figures of some of its sets only; each set was judged for itself."""
+
+    def rows(key: str) -> list[Any]:
+        return [row for row in document[key] if row["samples"] in names]
+
+    def among(by_set: Mapping[str, Any], *kept: str) -> dict[str, Any]:
+        return {name: value for name, value in by_set.items() if name in names or name in kept}
+
+    def numbers(c: Mapping[str, Any]) -> dict[str, Any]:
+        by_set = {key: among(c[key]) for key in ("n_samples", "power_error", "pixel_ks", "literature")}
+        return {**c, **by_set, "statistics": {s: among(of) for s, of in c["statistics"].items()}}
+
+    provenance = dict(document["provenance"])
+    for key in ("n_maps", "files", "checkpoints"):
+        if key in provenance:
+            provenance[key] = among(provenance[key], "reference")
+    return {
+        **document,
+        "sets": [name for name in document["sets"] if name in names],
+        **{key: rows(key) for key in ("headline", "standings", "demands", "words")},
+        "cosmologies": [numbers(c) for c in document["cosmologies"]],
+        "provenance": provenance,
+    }
 
 
 def _judge(evaluated: list[Evaluated], names: list[str], baseline: str | None, t: Thresholds) -> Judgement:
@@ -212,7 +238,7 @@ def _notes(evaluated: list[Evaluated], baseline: str | None) -> list[str]:
 
 
 def plain(x: Any) -> Any:
-    """What JSON can hold: arrays as lists, keys as text, and null for numbers that are not finite.
+    """What JSON can hold: arrays as lists, keys as text, 7 digits, and null for numbers that are not finite.
 
     Raises:
         InputError: for anything else.
@@ -224,7 +250,7 @@ def plain(x: Any) -> Any:
     if isinstance(x, list | tuple | set):
         return [plain(value) for value in x]
     if isinstance(x, float):
-        return x if math.isfinite(x) else None
+        return float(f"{x:.7g}") if math.isfinite(x) else None
     if x is None or isinstance(x, str | int):
         return x
     if isinstance(x, Path):

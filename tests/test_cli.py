@@ -333,6 +333,7 @@ emulator: {{class_path: gen.emulators.copula.Copula}}
     assert document["sets"] == ["tiny_copula"]
     assert document["cosmologies"][0]["n_reference"] == 16
     assert document["provenance"]["data"]["set"] == "tiny"
+    assert len(document["provenance"]["training_params"]) == 6  # two of the eight are for validation
     assert json.loads((made / "report.json").read_text()) == document
     capsys.readouterr()
     assert main(["list", str(tmp_path)]) == 0

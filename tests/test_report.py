@@ -14,7 +14,7 @@ import torch
 from report_fields import INTERIOR, OUTSIDE, file_of, grid_of, thresholds, with_changes
 
 from evaluation import report as report_module
-from evaluation.report import report
+from evaluation.report import report, restricted
 from gen.errors import InputError
 
 NETWORK, BIASED, BASELINE = "same_law", "ten_per_cent", "convergence_2d_copula"
@@ -75,6 +75,20 @@ def test_the_file_holds_what_was_returned(written, document):
     assert document == written[0]
     assert document["sets"] == [NETWORK, BIASED, BASELINE], "the baseline stands last"
     assert document["regions"] == ["interior", "extrapolation"]
+
+
+def test_restricted_to_a_set_it_is_the_report_of_that_set_alone(document, tmp_path):
+    grid, points = grid_of(32), [INTERIOR, OUTSIDE]
+    samples = {
+        BASELINE: file_of(grid, points, N, 4, gaussian=True),
+        BIASED: file_of(grid, points, N, 3, amplitude=math.sqrt(1.10)),
+    }
+    reference = file_of(grid, points, N, 1, per_box=PER_BOX)
+    alone = report(samples, reference, thresholds(), tmp_path, provenance={})
+    part = restricted(document, [BIASED, BASELINE])
+    for key in alone.keys() - {"provenance", "field"}:
+        assert part[key] == alone[key], key
+    assert part["provenance"]["n_maps"] == alone["provenance"]["n_maps"]
 
 
 @pytest.mark.parametrize("region", ["interior", "extrapolation"])

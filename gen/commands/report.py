@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 import gen
 from evaluation.report import report as judge
+from evaluation.report import restricted
 from gen.checkpoint import load, record_report
 from gen.checkpoint_folder import read_config
 from gen.commands.simulate import simulated
@@ -58,7 +59,7 @@ def report(options: argparse.Namespace) -> int:
     )
     if options.record:
         for folder in options.checkpoints:
-            record_report(folder, document)
+            record_report(folder, restricted(document, [_name(folder), *([baseline] if baseline else [])]))
     _say(document)
     print(f"the report is {options.out / 'index.html'}")
     return 0
@@ -192,8 +193,9 @@ def _provenance(folders: Sequence[Path]) -> dict[str, Any]:
 def _range(folders: Sequence[Path]) -> dict[str, Any]:
     if not folders:
         return {}
-    space = read_config(folders[0])["init"]["space"]
-    return {"training_range": {"low": space["low"], "high": space["high"]}}
+    config = read_config(folders[0])
+    space, points = config["init"]["space"], config["provenance"].get("training_params")
+    return {"training_range": {"low": space["low"], "high": space["high"]}, "training_params": points}
 
 
 def _say(document: Mapping[str, Any]) -> None:

@@ -97,7 +97,7 @@ class ParticleMesh:
         return Snapshot(a, wrap(x, self.mesh), p)
 
     def force_kernels(self, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-        """K0 and K1; K0 + D^2 K1 makes modes of the particles per cell the potential lap^-1 delta [cells^2]."""
+        """K0 and K1; K0 + D^2 K1 turns modes of the count per cell into lap^-1 delta [cells^2]."""
         m = self.mesh
         k2 = sum_of_squares(wavevector(m, float(m), device))
         height, reach = self.sharpening

@@ -133,9 +133,22 @@ def train(
         record = load_best(folder, emulator)
     if _leads():
         text = card(recipe.name, data, emulator, module, record)
-        provenance = {"recipe": recipe.name, "seed": recipe.seed, "data": fingerprint, "validation": record}
+        provenance = {
+            "recipe": recipe.name,
+            "seed": recipe.seed,
+            "data": fingerprint,
+            "training_params": _points(training_set),
+            "validation": record,
+        }
         checkpoint.save(emulator.cpu().eval(), folder / "checkpoint", text, provenance=provenance)
     return folder
+
+
+def _points(data: SimulationSet, at_most: int = 1024) -> list[list[float]]:
+    """The distinct sets of parameters, for the map of them on the report's page."""
+    if not len(data.space):
+        return []
+    return torch.unique(data.params, dim=0)[:at_most].tolist()
 
 
 def _build(
