@@ -1,4 +1,4 @@
-"""Does a generator copy its training fields, or itself? Nearest neighbours beside those of held-out fields."""
+"""Does a generator copy its training fields, or itself? Nearest neighbours, beside those of held-out ones."""
 
 from __future__ import annotations
 

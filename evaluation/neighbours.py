@@ -6,7 +6,7 @@ from itertools import permutations, product
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d
+from torch.nn.functional import interpolate
 
 from evaluation.base import check_finite, single_channel
 from gen.errors import InputError
@@ -61,8 +61,7 @@ class Likeness:
         if tuple(x.shape[1:]) != self.grid.shape:
             raise InputError(f"fields must have the grid's shape {self.grid.shape}, got {tuple(x.shape[1:])}")
         check_finite(values)
-        pool = adaptive_avg_pool2d if self.grid.dim == 2 else adaptive_avg_pool3d
-        x = pool(x.float()[:, None], list(self.shape))[:, 0]
+        x = interpolate(x.float()[:, None], self.shape, mode="area")[:, 0]
         axes = tuple(range(1, x.ndim))
         x = x - x.mean(axes, keepdim=True)
         norm = x.square().sum(axes, keepdim=True).sqrt()

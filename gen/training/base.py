@@ -146,9 +146,7 @@ def train(
 
 def _points(data: SimulationSet, at_most: int = 1024) -> list[list[float]]:
     """The distinct sets of parameters, for the map of them on the report's page."""
-    if not len(data.space):
-        return []
-    return torch.unique(data.params, dim=0)[:at_most].tolist()
+    return torch.unique(data.params, dim=0)[:at_most].tolist() if len(data.space) else []
 
 
 def _build(
