@@ -33,7 +33,7 @@ def drawn(
 
 
 def test_equal_laws_have_no_bias_and_uniform_coverage() -> None:
-    z = []
+    z, found = [], None
     for i in range(8):
         found = infer(
             drawn(100 + i, 4, 3), drawn(200 + i, 12, 1), parameters(), NAMES, n_bootstrap=200, seed=i
@@ -42,6 +42,7 @@ def test_equal_laws_have_no_bias_and_uniform_coverage() -> None:
         assert found.error_ratio == pytest.approx(np.ones(2), abs=0.15)
     assert np.std(z) == pytest.approx(1, abs=0.4)  # 32 values, not all independent
     assert abs(np.mean(z)) < 0.5
+    assert found is not None
     assert kstest(found.coverage, "uniform").statistic < 0.1
     assert found.coverage_p > 1e-3
 
