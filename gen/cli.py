@@ -1,4 +1,4 @@
-"""The command line: ``cosmozoo simulate | train | sample | report | list | doctor``."""
+"""The command line: ``cosmozoo VERB``, a thin layer over ``gen.commands``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ examples:
   cosmozoo train recipes/convergence_2d_wgan_gp.yaml --out runs/wgan_gp
   cosmozoo sample checkpoints/convergence_2d_wgan_gp --params Omega_m=0.3,sigma_8=0.8 -n 64 -o maps.h5
   cosmozoo report checkpoints/convergence_2d_wgan_gp -o report
+  cosmozoo compare checkpoints/convergence_2d_wgan_gp checkpoints/convergence_2d_dcgan
+  cosmozoo leaderboard
   cosmozoo list
   cosmozoo doctor
 
@@ -84,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     _train_options(verb("train", _train, "train an emulator from a recipe", TRAIN_EXAMPLES))
     _sample_options(verb("sample", _sample, "draw fields from a checkpoint into a file"))
     _report_options(verb("report", _report, "judge checkpoints or files of samples against simulations"))
+    _report_options(verb("compare", _compare, "judge several checkpoints on one page, on the same axes"))
+    board = verb("leaderboard", _leaderboard, "rank the checkpoints of a field by their recorded reports")
+    board.add_argument(
+        "folder", nargs="?", type=Path, default=Path("checkpoints"), help="default: checkpoints"
+    )
+    board.add_argument("--field", help="such as convergence; default: every field, a table each")
+    board.add_argument("--readme", type=Path, metavar="FILE", help="write the table between its markers too")
     folder = verb("list", _list, "show the checkpoints of the zoo with their headline figures")
     folder.add_argument(
         "folder", nargs="?", type=Path, default=Path("checkpoints"), help="default: checkpoints"
@@ -185,6 +194,22 @@ def _report(options: argparse.Namespace, flags: Sequence[str]) -> int:
     from gen.commands.report import report
 
     return report(options)
+
+
+def _compare(options: argparse.Namespace, flags: Sequence[str]) -> int:
+    from gen.commands.report import report
+
+    if len(options.checkpoints) + len(options.samples) < 2:
+        raise InputError(
+            "compare needs two checkpoints or files of samples, or more; for one there is cosmozoo report"
+        )
+    return report(options)
+
+
+def _leaderboard(options: argparse.Namespace, flags: Sequence[str]) -> int:
+    from gen.commands.leaderboard import leaderboard
+
+    return leaderboard(options.folder, options.field, options.readme)
 
 
 def _list(options: argparse.Namespace, flags: Sequence[str]) -> int:
