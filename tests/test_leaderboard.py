@@ -1,4 +1,4 @@
-"""The ranking follows the recorded reports, mixes nothing judged differently, and is what the README shows."""
+"""The ranking follows the recorded reports, mixes nothing judged differently, and the README shows it."""
 
 from __future__ import annotations
 
