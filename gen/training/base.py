@@ -24,11 +24,12 @@ from gen.data.module import FieldData, TrainingBatches
 from gen.emulators.base import Emulator
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
+from gen.io.atomic import write_text
 from gen.training.adversarial import AdversarialTraining
 from gen.training.best import load_best
 from gen.training.callbacks import Progress, States, StepLog, Validate
 from gen.training.card import card
-from gen.training.checkpoint_io import AtomicCheckpointIO, newest_valid, states, write_text
+from gen.training.checkpoint_io import AtomicCheckpointIO, newest_valid, states
 from gen.training.guards import Guard
 from gen.training.logs import Logs
 from gen.training.losses import R1, AdversarialLoss

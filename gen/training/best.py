@@ -14,8 +14,9 @@ from torch import Tensor
 
 from gen.emulators.base import Emulator
 from gen.errors import InputError
+from gen.io.atomic import write_text
 from gen.noise import sample_generator
-from gen.training.checkpoint_io import write_atomic, write_text
+from gen.training.checkpoint_io import write_atomic
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import hashlib
 import os
 import pickle
 import re
-import tempfile
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -15,44 +15,17 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from gen.errors import InputError
+from gen.io.atomic import replacing, write_text
 
 STATE = re.compile(r"step_(\d{9})\.ckpt")
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> str:
-    """Let ``write`` fill a file that appears under ``path`` complete or not at all; its sha256.
-
-    The temporary file lies in the destination's own folder: a rename across file systems would be a copy
-    that a kill can cut short. File and folder are synced, so the order holds through a power cut too.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-    return digest
-
-
-def write_text(path: Path, text: str) -> None:
-    write_atomic(path, lambda file: file.write(text.encode()))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Let ``write`` fill a file that appears under ``path`` complete or not at all; its sha256."""
+    with replacing(path, overwrite=True) as staged, staged.open("w+b") as file:
+        write(file)
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sidecar(path: Path) -> Path:
@@ -94,7 +67,7 @@ def prune(folder: Path, keep: int) -> None:
             path.unlink()
             sidecar(path).unlink(missing_ok=True)
     for stray in folder.glob(".step_*"):
-        stray.unlink()
+        shutil.rmtree(stray)
 
 
 class AtomicCheckpointIO(CheckpointIO):

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from gen.training.checkpoint_io import write_text
+from gen.io.atomic import write_text
 
 
 class CsvLog:
