@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from evaluation.base import Statistic, measure
+from evaluation.base import Measured, Statistic, measure
 from evaluation.compare import Comparison, PixelKS, compare_measured, correct, pixel_ks
 from evaluation.cosmologies import REGIONS, Cosmology
 from evaluation.literature import LiteratureTests, literature_tests
@@ -17,6 +17,7 @@ from evaluation.peaks import Peaks
 from evaluation.power import PowerSpectrum
 from evaluation.residuals import PowerError, Residual, power_error, residual
 from evaluation.thresholds import Measurement, Thresholds
+from evaluation.verdict import FAMILIES
 from gen.fields import Grid
 
 N_STATISTICS = 10  # at most, of ``statistics``
@@ -32,6 +33,8 @@ class Evaluated:
     power: dict[str, PowerError] = field(default_factory=dict)
     pixels: dict[str, PixelKS] = field(default_factory=dict)
     literature: dict[str, LiteratureTests] = field(default_factory=dict)
+    real: dict[str, Measured] = field(default_factory=dict)  # by statistic
+    made: dict[str, dict[str, Measured]] = field(default_factory=dict)
 
 
 def regions(evaluated: list[Evaluated]) -> list[str]:
@@ -55,7 +58,10 @@ def statistics(grid: Grid, reference: torch.Tensor, m: Measurement) -> list[Stat
 
 def permutations_needed(n_cosmologies: int, t: Thresholds) -> int:
     """As many as the thresholds ask, or as Holm needs to be able to reject one distance among all."""
-    return max(t.measurement.n_permutations, math.ceil(2.4 * N_STATISTICS * n_cosmologies / t.significance))
+    return max(
+        t.measurement.n_permutations,
+        math.ceil(1.2 * FAMILIES * N_STATISTICS * n_cosmologies / t.significance),
+    )
 
 
 def evaluate(
@@ -65,9 +71,9 @@ def evaluate(
     m = t.measurement
     chosen = statistics(grid, c.reference.values, m)
     real = measure(chosen, c.reference)
-    e = Evaluated(c)
+    e = Evaluated(c, real=real)
     for name in names:
-        made = measure(chosen, c.samples[name])
+        made = e.made[name] = measure(chosen, c.samples[name])
         e.comparisons[name] = {
             s.name: compare_measured(
                 s,

@@ -182,14 +182,17 @@ def diversity(
         first = permutations(boxes_a, boxes_b, n_permutations, np.random.default_rng([seed, s]))
         box = np.concatenate([boxes_a.box, boxes_a.n_boxes + boxes_b.box])
         values = np.concatenate([a.values.cpu().numpy(), b.values.cpu().numpy()])
+        # Boxes change sides whole, so the largest likeness to each other box is all that is needed.
         r = _pairs(likeness, Sample(values))
-        r[box[:, None] == box] = -1.0
-        for k, side in enumerate(first.T):
-            of_real, of_samples = r[side][:, side].max(1), r[~side][:, ~side].max(1)
-            totals[k] += of_real.mean() / n_strata, of_samples.mean() / n_strata
+        to_box = np.stack([r[:, box == i].max(1) for i in range(box.max() + 1)], axis=1)
+        to_box[np.arange(len(box)), box] = -1.0
+        of_box = first[np.unique(box, return_index=True)[1]]
+        for k in range(n_permutations + 1):
+            inside = np.where(of_box[:, k] == first[:, k, None], to_box, -1.0).max(1)
+            totals[k] += inside[first[:, k]].mean() / n_strata, inside[~first[:, k]].mean() / n_strata
             if k == 0:
-                real.append(of_real)
-                own.append(of_samples)
+                real.append(inside[first[:, 0]])
+                own.append(inside[~first[:, 0]])
     threshold = float(np.concatenate(real).max())
     return Diversity(
         likeness=float(totals[0, 1]),

@@ -72,6 +72,7 @@ def page(document: Mapping[str, Any], evaluated: Sequence[Evaluated], t: Thresho
         "breakable": breakable,
         "p": probability,
         "statistic": statistic_name,
+        "joint": joint_name,
     }
     template = environment.from_string(
         files("evaluation").joinpath("page.html.j2").read_text(encoding="utf-8")
@@ -185,6 +186,12 @@ def _map_of_parameters(document: Mapping[str, Any]) -> str | None:
 
 def statistic_name(name: str) -> str:
     return NAMES.get(name, name).removeprefix("the ")
+
+
+def joint_name(test: str) -> str:
+    """The kind of a joint test, and of what: "scatter of peak counts"."""
+    kind, _, of = test.partition(": ")
+    return f"{kind} of {statistic_name(of)}" if of else kind
 
 
 def percent(x: float | None, digits: int = 1) -> str:

@@ -141,7 +141,7 @@ class PowerSpectrum:
     def coherence(self, a: Tensor, b: Tensor) -> Tensor:
         """r(k) = P_ab / sqrt(P_aa P_bb), each averaged over its shell before the ratio, ``(B, n_bins)``.
 
-        A field with itself gives 1, with its negative -1, independent fields 0 +- 1/sqrt(n_modes/2).
+        A field with itself gives 1, with its negative -1, independent fields 0 +- 1/sqrt(n_modes).
         """
         return self.cross(a, b) / (self(a) * self(b)).sqrt()
 

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from evaluation.base import Sample
 from evaluation.cosmologies import FEWEST_SIMULATIONS, cosmologies
 from evaluation.evaluate import Evaluated, correct_ks, evaluate, permutations_needed, regions
 from evaluation.headline import headline
+from evaluation.joint import JointTest, judge_regions
 from evaluation.page import page
 from evaluation.thresholds import Thresholds, load_thresholds
 from evaluation.verdict import Demand, Judged, Standing, Word, excess_demands, power_demand, standing, words
@@ -38,6 +40,7 @@ class Judgement:
     words: list[Word] = field(default_factory=list)
     demands: list[Demand] = field(default_factory=list)
     standings: list[Standing] = field(default_factory=list)
+    joint: list[JointTest] = field(default_factory=list)
 
 
 def report(
@@ -48,6 +51,7 @@ def report(
     *,
     baseline: str | None = "convergence_2d_copula",
     seed: int = 0,
+    training: FieldFile | None = None,
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Judge sets of samples against a reference; write ``out/index.html`` and ``out/report.json``.
@@ -59,6 +63,7 @@ def report(
         thresholds: what is demanded, or the file that says so.
         out: folder, made if missing; each file is replaced whole or not at all.
         baseline: the set that the others must beat, if it is among them.
+        training: the fields that the emulators were trained on, to look for copies of them.
         provenance: anything JSON-able for the page's last section. ``training_params`` (n, P), if given, is
             drawn with the judged cosmologies; ``training_range`` {low, high} bounds it (default: the
             parameter space).
@@ -79,6 +84,8 @@ def report(
     for name in names:
         correct_ks(evaluated, name)
     judgement = _judge(evaluated, names, baseline, t)
+    trained_on = None if training is None else Sample(training.values, training.simulation)
+    judgement.joint = judge_regions(evaluated, names, grid, t, trained_on, seed)
     document = _document(
         evaluated, judgement, names, baseline, t, samples, reference, seed, provenance, permutations
     )
@@ -114,7 +121,7 @@ def restricted(document: Mapping[str, Any], names: Collection[str]) -> dict[str,
     return {
         **document,
         "sets": [name for name in document["sets"] if name in names],
-        **{key: rows(key) for key in ("headline", "standings", "demands", "words")},
+        **{key: rows(key) for key in ("headline", "standings", "demands", "words", "joint")},
         "cosmologies": [numbers(c) for c in document["cosmologies"]],
         "provenance": provenance,
     }
@@ -181,6 +188,7 @@ def _document(
             "standings": [s.to_dict() for s in judgement.standings],
             "demands": [d.to_dict() for d in judgement.demands],
             "words": [w.to_dict() for w in judgement.words],
+            "joint": [j.to_dict() for j in judgement.joint],
             "cosmologies": [_numbers(e) for e in evaluated],
             "provenance": {
                 "seed": seed,

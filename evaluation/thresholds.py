@@ -37,7 +37,7 @@ class Measurement:
     """How finely things are measured, and how often they are resampled.
 
     ``apodise`` is the fraction of the side over which maps that are not periodic are tapered before their
-    spectrum.
+    spectrum. ``classifier_steps`` is the training of the network that tells samples from real fields.
     """
 
     apodise: float
@@ -47,6 +47,7 @@ class Measurement:
     n_bootstrap: int
     n_permutations: int
     n_splits: int
+    classifier_steps: int
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,7 @@ def _check(t: Thresholds, where: str) -> None:
         ("measurement.n_bootstrap", m.n_bootstrap, 50, 1_000_000),
         ("measurement.n_permutations", m.n_permutations, 50, 1_000_000),
         ("measurement.n_splits", m.n_splits, 20, 1_000_000),
+        ("measurement.classifier_steps", m.classifier_steps, 1, 1_000_000),
         *((f"excess.{name}", value, 0, math.inf) for name, value in t.excess.items()),
     ]
     for name, value, low, high in ranges:

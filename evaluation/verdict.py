@@ -15,6 +15,8 @@ from evaluation.thresholds import Thresholds
 
 MET, MISSED, UNDECIDED = "met", "missed", "not decided"
 DIFFERS, CONSISTENT, UNTESTED = "differs", "consistent", "untested"
+FAMILIES = 3
+"""Of tests of one set, each with an equal share of the significance: distances, KS of bins, joint tests."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ def _state(value: float, low: float, error: float, threshold: float) -> str:
 class Word:
     """Whether one statistic of one set at one cosmology differs from the reference, and by how much.
 
-    Two families of tests over all statistics and cosmologies of the set, each at half of the significance:
-    the distances with Holm's correction (1979), and the KS tests of all bins with the permutation
+    Two families of tests over all statistics and cosmologies of the set, each with its share of the
+    significance: the distances with Holm's correction (1979), and the KS tests of all bins with the permutation
     distribution of the most extreme of them (max-T, Westfall & Young 1993), as Holm on so many permutation
     p-values could never reject. ``state`` is "differs", "consistent", or "untested" where so few simulations
     can be permuted in so few ways that no p-value is small enough.
@@ -114,16 +116,17 @@ class Judged:
 def words(judged: Sequence[Judged], significance: float) -> list[Word]:
     """Words for all statistics and cosmologies of ONE set, with one correction over all of them."""
     adjusted = holm(np.array([j.comparison.distance_p for j in judged]))
+    share = significance / FAMILIES
     found = []
     for j, p in zip(judged, adjusted, strict=True):
         c = j.comparison
         ks = c.ks_p if c.ks_p_family is None else c.ks_p_family
-        rejected = int((ks < significance / 2).sum())
+        rejected = int((ks < share).sum())
         smallest = _smallest_p(c)
-        if smallest >= significance / 2:
+        if smallest >= share:
             state = UNTESTED
         else:
-            state = DIFFERS if p < significance / 2 or rejected else CONSISTENT
+            state = DIFFERS if p < share or rejected else CONSISTENT
         found.append(
             Word(
                 letter=j.letter,

@@ -87,6 +87,7 @@ def thresholds(**changes: object) -> Thresholds:
         n_bootstrap=200,
         n_permutations=200,
         n_splits=50,
+        classifier_steps=4,
     )
     excess = dict.fromkeys(("pdf", "V0", "V1", "V2", "V3", "peaks"), 2.0)
     t = Thresholds(PowerThresholds(0.5, 0.05, 0.02), excess, 0.05, coarse, 3, "coarse", "0" * 64)

@@ -53,6 +53,7 @@ ROOMS = {
     "lightning": ("gen.training", "gen.data.module"),
     "astropy": ("gen.io.fits_file", "gen.data"),
     "zarr": ("gen.io.zarr_store",),
+    "sklearn": ("evaluation.two_sample", "evaluation.inference"),
 }
 CONVOLUTIONS = {
     f"{kind}{n}d" for kind in ("Conv", "ConvTranspose", "conv", "conv_transpose") for n in (1, 2, 3)

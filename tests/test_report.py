@@ -100,6 +100,33 @@ def test_a_sample_of_the_same_law_is_called_consistent(document, region):
     assert row(document, NETWORK, region)["power_state"] != "missed"
 
 
+def test_everything_at_once_passes_the_same_law_and_not_the_others(document, html):
+    def states(name):
+        mine = [j for j in document["joint"] if j["samples"] == name]
+        assert {j["region"] for j in mine} == {"interior", "extrapolation"}
+        return {(j["region"], j["test"]): j["state"] for j in mine}
+
+    assert set(states(NETWORK).values()) == {"consistent"}
+    biased, baseline = states(BIASED), states(BASELINE)
+    for region in ("interior", "extrapolation"):
+        assert biased[region, "classifier: the statistics"] == "differs"
+        assert biased[region, "variety"] == baseline[region, "variety"] == "consistent"
+        for test in ("means: V2", "scatter: peaks", "correlations: power", "classifier: the statistics"):
+            assert baseline[region, test] == "differs", test
+    assert "classifier of the statistics" in html and "Everything at once" in html
+
+
+def test_copies_of_the_training_fields_are_seen(tmp_path):
+    grid = grid_of(20)
+    training, reference = file_of(grid, [INTERIOR], 48, 5), file_of(grid, [INTERIOR], 48, 6, per_box=4)
+    copies = with_changes(training, values=training.values.flip(2) * 1.001)
+    samples = {"copies": copies, "fresh": file_of(grid, [INTERIOR], 48, 7)}
+    found = report(samples, reference, thresholds(), tmp_path, training=training, provenance={})
+    state = {j["samples"]: j["state"] for j in found["joint"] if j["test"] == "copying"}
+    assert state == {"copies": "differs", "fresh": "consistent"}
+    assert "nearer than any held-out field" in (tmp_path / "index.html").read_text()
+
+
 @pytest.mark.parametrize("region", ["interior", "extrapolation"])
 def test_ten_per_cent_of_power_is_called_different_by_so_much(document, region):
     mine = {w["statistic"]: w for w in document["words"] if (w["samples"], w["region"]) == (BIASED, region)}

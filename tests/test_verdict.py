@@ -73,23 +73,23 @@ def judged(name: str, p: float, ks: float) -> Judged:
 
 
 def test_a_small_p_counts_for_less_among_many():
-    alone = words([judged("power", 0.02, 1.0)], 0.05)
+    alone = words([judged("power", 0.012, 1.0)], 0.05)
     assert alone[0].differs and alone[0].text == "differs: −8.0 ± 1.0 % at ℓ = 1"
-    among = words([judged("power", 0.02, 1.0), *(judged(f"s{i}", 0.5, 1.0) for i in range(9))], 0.05)
-    assert not any(w.differs for w in among) and among[0].p == pytest.approx(0.2)
+    among = words([judged("power", 0.012, 1.0), *(judged(f"s{i}", 0.5, 1.0) for i in range(9))], 0.05)
+    assert not any(w.differs for w in among) and among[0].p == pytest.approx(0.12)
     assert among[0].text == "consistent at this n"
 
 
-def test_each_family_has_half_of_the_significance():
-    assert not words([judged("power", 0.03, 1.0)], 0.05)[0].differs
-    by_ks = words([judged("power", 1.0, 0.02)], 0.05)[0]
+def test_each_family_has_a_third_of_the_significance():
+    assert not words([judged("power", 0.02, 1.0)], 0.05)[0].differs
+    by_ks = words([judged("power", 1.0, 0.012)], 0.05)[0]
     assert by_ks.differs and by_ks.n_rejected == BINS
-    assert not words([judged("power", 1.0, 0.03)], 0.05)[0].differs
+    assert not words([judged("power", 1.0, 0.02)], 0.05)[0].differs
 
 
 def test_what_no_test_could_reject_is_not_called_consistent():
     """With 4 boxes on each side 2 of 70 permutations leave them as they are: p cannot be below 0.029."""
-    few = judged("power", 0.02, 0.02)
+    few = judged("power", 0.012, 0.012)
     few.comparison.n_simulations_reference = 4
     word = words([few], 0.05)[0]
     assert word.state == "untested" and not word.differs

@@ -23,7 +23,8 @@ from gen.errors import InputError
 from gen.fields import Fields, Grid
 from gen.io import FieldFile, read_fields
 from gen.sampling import describe_sampling
-from gen.simulate.run import load_simulations
+from gen.simulate.recipe import read_recipe
+from gen.simulate.run import is_simulated, load_simulations
 from gen.training.base import TrainingRecipe
 from gen.yaml_text import read_yaml
 
@@ -34,7 +35,7 @@ BASELINE = "gen.emulators.copula.Copula"
 def report(options: argparse.Namespace) -> int:
     if not options.checkpoints and not options.samples:
         raise InputError("a report needs checkpoints, or files of samples given by --samples; got none")
-    reference, data = _reference(options)
+    reference, training, data = _reference(options)
     folders = _with_baseline(options.checkpoints, options.baseline, reference)
     files = {_name(path): path for path in options.samples}
     names = [_name(folder) for folder in folders] + list(files)
@@ -50,6 +51,7 @@ def report(options: argparse.Namespace) -> int:
         options.out,
         baseline=baseline,
         seed=options.seed,
+        training=training if folders else None,
         provenance={
             "version": gen.__version__,
             "data": data,
@@ -75,35 +77,41 @@ def _name(path: Path) -> str:
     return path.stem if path.is_file() else path.resolve().name
 
 
-def _reference(options: argparse.Namespace) -> tuple[FieldFile, dict[str, Any]]:
-    """Real fields that no emulator was trained on, and where they are from."""
+def _reference(options: argparse.Namespace) -> tuple[FieldFile, FieldFile | None, dict[str, Any]]:
+    """Real fields that no emulator was trained on, those that were, if at hand, and where they are from."""
     if options.reference is not None:
         if options.data is not None:
             raise InputError("give either --reference or --data, got both")
-        return read_fields(options.reference), {"file": str(options.reference)}
+        return read_fields(options.reference), None, {"file": str(options.reference)}
     if options.data is None and not options.checkpoints:
         raise InputError("files of samples are judged against --reference FILE or --data RECIPE; got neither")
     recipe = project_file(options.data or DEFAULT_DATA)
     if "emulator" in read_yaml(recipe):
         data = load_recipe(TrainingRecipe, recipe).value.data.simulations
-        folder = None
+        folder, train = None, data.select(split="train")
     else:
         folder = simulated(recipe, options.processes, options.cache, splits=("test",))
         data = load_simulations(folder, splits=("test",))
+        known = is_simulated(folder, read_recipe(recipe), "train")
+        train = load_simulations(folder, splits=("train",)) if known else None
     test = data.select(split="test")
     if not len(test):
         raise InputError(
             f"{recipe} holds no test simulations; a report needs fields that were never trained on"
         )
-    return _as_file(test), {
-        "recipe": str(recipe),
-        "set": data.name,
-        "cache": None if folder is None else folder.name,
-    }
+    return (
+        _as_file(test),
+        _as_file(train) if train is not None and len(train) else None,
+        {
+            "recipe": str(recipe),
+            "set": data.name,
+            "cache": None if folder is None else folder.name,
+        },
+    )
 
 
 def _as_file(data: SimulationSet) -> FieldFile:
-    attributes = {"field": data.name, "units": data.unit, "split": "test"}
+    attributes = {"field": data.name, "units": data.unit, "split": str(data.split[0])}
     return FieldFile(
         data.values,
         data.params.double(),

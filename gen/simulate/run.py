@@ -176,6 +176,12 @@ def _write_manifest(folder: Path, recipe: SimulationRecipe, plan: list[Simulatio
         file.write(text.encode())
 
 
+def is_simulated(folder: Path, recipe: SimulationRecipe, split: str) -> bool:
+    """Whether a cache folder holds all simulations of a split, and the recipe has any."""
+    wanted = [sim for sim in recipe.plan() if sim.split == split]
+    return bool(wanted) and all(_path(folder, sim.id).exists() for sim in wanted)
+
+
 def load_simulations(
     folder: str | Path, *, splits: Collection[str] = SPLITS, partial: bool = False
 ) -> SimulationSet:
