@@ -39,6 +39,7 @@ from gen.errors import InputError
 
 __all__ = ["Comparison", "PixelKS", "compare", "compare_measured", "correct", "pixel_ks"]
 
+_MOST_KS = 2000  # permutations of the KS tests, whose family-wise p from the largest of all needs no more
 _SHRINK = 1e-3  # share of the mean variance over strata added to each, so that constant bins cannot dominate
 
 
@@ -90,7 +91,7 @@ class Comparison:
     excess_conditional: float  # the same with the squares taken at each stratum before averaging over strata
 
     n_tests: int  # of this statistic, or of all those that ``correct`` was given
-    ks_null: np.ndarray = field(repr=False)  # (n_permutations+1, n_bins) D by permutation; not exported
+    ks_null: np.ndarray = field(repr=False)  # (permutations+1, n_bins) D by permutation; not exported
     ks_p_family: np.ndarray | None = None  # set by ``correct``: family-wise over all bins and statistics
     ks_p_holm: np.ndarray | None = None
     ks_p_bh: np.ndarray | None = None
@@ -251,11 +252,11 @@ def _errors(a: Side, b: Side, floor: Floor, n_bootstrap: int, seed: int) -> dict
 
 
 def _kolmogorov(reference: Measured, samples: Measured, n: int, seed: int) -> dict[str, Any]:
-    """KS per bin with its permutation null, and the permutation p of the distance."""
+    """KS per bin with its null by ``_MOST_KS`` permutations at most, and the p of the distance by all of them."""
     sides = Sides.of(reference, samples, n, seed)
     weights, z = sides.weights(), sides.standardised()
     single = sides.n_strata == 1  # raw values then have the same D, with their ties as they are
-    null = ks_distances(sides.vectors if single else z, weights)
+    null = ks_distances(sides.vectors if single else z, weights[:, : _MOST_KS + 1])
     whole = Sides.of(reference, samples, 0, seed, surplus=True)
     values = whole.vectors if single else whole.standardised()
     moved = rms(weights.T @ z)[:, None]

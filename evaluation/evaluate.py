@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from evaluation.base import Measured, Statistic, measure
+from evaluation.bispectrum import Bispectrum
 from evaluation.compare import Comparison, PixelKS, compare_measured, correct, pixel_ks
 from evaluation.cosmologies import REGIONS, Cosmology
 from evaluation.literature import LiteratureTests, literature_tests
@@ -16,11 +17,12 @@ from evaluation.pdf import Moments, PixelPDF
 from evaluation.peaks import Peaks
 from evaluation.power import PowerSpectrum
 from evaluation.residuals import PowerError, Residual, power_error, residual
+from evaluation.scattering import Scattering
 from evaluation.thresholds import Measurement, Thresholds
 from evaluation.verdict import FAMILIES
 from gen.fields import Grid
 
-N_STATISTICS = 10  # at most, of ``statistics``
+N_STATISTICS = 12  # at most, of ``statistics``
 
 
 @dataclass(eq=False)
@@ -46,12 +48,15 @@ def regions(evaluated: list[Evaluated]) -> list[str]:
 def statistics(grid: Grid, reference: torch.Tensor, m: Measurement) -> list[Statistic]:
     """The report's statistics, their bins and thresholds set by the reference of one cosmology."""
     peaks, minima = Peaks.from_reference(grid, reference, n_bins=m.peak_bins).counts()
+    apodise = None if grid.periodic else m.apodise
     return [
-        PowerSpectrum(grid, apodise=None if grid.periodic else m.apodise),
+        PowerSpectrum(grid, apodise=apodise),
         PixelPDF.from_reference(reference, n_bins=m.pdf_bins),
         peaks,
         *Minkowski.from_reference(grid, reference, n_thresholds=m.minkowski_thresholds).functionals(),
         minima,
+        Bispectrum.equilateral(grid, bins=m.bispectrum_bins, apodise=apodise),
+        Scattering(grid),
         Moments(),
     ]
 

@@ -35,9 +35,11 @@ TITLES = {
     "pdf": "pixel PDF",
     "peaks": "peak counts",
     "minima": "minima counts",
+    "bispectrum": "equilateral bispectrum",
+    "scattering": "scattering transform",
     **{f"V{i}": f"Minkowski functional $V_{i}$" for i in range(4)},
 }
-SHORT = {"pdf": "PDF", **{f"V{i}": f"$V_{i}$" for i in range(4)}}
+SHORT = {"pdf": "PDF", "scattering": "scatt.", "bispectrum": "bisp.", **{f"V{i}": f"$V_{i}$" for i in range(4)}}
 ABSCISSAE = {
     "multipole": r"multipole $\ell$",
     "h/Mpc": r"$k$ [$h$ Mpc$^{-1}$]",

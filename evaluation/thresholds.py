@@ -44,6 +44,7 @@ class Measurement:
     pdf_bins: int
     minkowski_thresholds: int
     peak_bins: int
+    bispectrum_bins: int
     n_bootstrap: int
     n_permutations: int
     n_splits: int
@@ -158,6 +159,7 @@ def _check(t: Thresholds, where: str) -> None:
         ("measurement.pdf_bins", m.pdf_bins, 4, 1000),
         ("measurement.minkowski_thresholds", m.minkowski_thresholds, 3, 1000),
         ("measurement.peak_bins", m.peak_bins, 2, 1000),
+        ("measurement.bispectrum_bins", m.bispectrum_bins, 1, 1000),
         ("measurement.n_bootstrap", m.n_bootstrap, 50, 1_000_000),
         ("measurement.n_permutations", m.n_permutations, 50, 1_000_000),
         ("measurement.n_splits", m.n_splits, 20, 1_000_000),

@@ -77,7 +77,7 @@ class Word:
     """Whether one statistic of one set at one cosmology differs from the reference, and by how much.
 
     Two families of tests over all statistics and cosmologies of the set, each with its share of the
-    significance: the distances with Holm's correction (1979), and the KS tests of all bins with the permutation
+    significance: the distances with Holm's correction (1979), and the KS tests of all bins with the permuted
     distribution of the most extreme of them (max-T, Westfall & Young 1993), as Holm on so many permutation
     p-values could never reject. ``state`` is "differs", "consistent", or "untested" where so few simulations
     can be permuted in so few ways that no p-value is small enough.
@@ -123,10 +123,8 @@ def words(judged: Sequence[Judged], significance: float) -> list[Word]:
         ks = c.ks_p if c.ks_p_family is None else c.ks_p_family
         rejected = int((ks < share).sum())
         smallest = _smallest_p(c)
-        if smallest >= share:
-            state = UNTESTED
-        else:
-            state = DIFFERS if p < share or rejected else CONSISTENT
+        differs = p < share or rejected > 0
+        state = UNTESTED if smallest >= share else DIFFERS if differs else CONSISTENT
         found.append(
             Word(
                 letter=j.letter,
@@ -252,4 +250,6 @@ NAMES = {
     "V3": "V₃",
     "peaks": "peak counts",
     "minima": "minima counts",
+    "bispectrum": "the bispectrum",
+    "scattering": "the scattering transform",
 }

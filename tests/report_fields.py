@@ -86,6 +86,7 @@ def thresholds(**changes: object) -> Thresholds:
         peak_bins=4,
         n_bootstrap=200,
         n_permutations=200,
+        bispectrum_bins=6,
         n_splits=50,
         classifier_steps=4,
     )
