@@ -252,7 +252,7 @@ def _errors(a: Side, b: Side, floor: Floor, n_bootstrap: int, seed: int) -> dict
 
 
 def _kolmogorov(reference: Measured, samples: Measured, n: int, seed: int) -> dict[str, Any]:
-    """KS per bin with its null by ``_MOST_KS`` permutations at most, and the p of the distance by all of them."""
+    """KS per bin by ``_MOST_KS`` permutations at most, and the p of the distance by all of them."""
     sides = Sides.of(reference, samples, n, seed)
     weights, z = sides.weights(), sides.standardised()
     single = sides.n_strata == 1  # raw values then have the same D, with their ties as they are

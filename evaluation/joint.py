@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from evaluation.evaluate import Evaluated
 from evaluation.frechet import frechet_distance
 from evaluation.hotelling import Pair, hotelling
 from evaluation.memorisation import copying, diversity
+from evaluation.spread import spread
 from evaluation.thresholds import Thresholds
 from evaluation.two_sample import field_c2st, summary_c2st
 from evaluation.verdict import CONSISTENT, DIFFERS, FAMILIES, UNTESTED
@@ -58,7 +60,6 @@ def joint_tests(
     real: Mapping[str, Measured],
     made: Mapping[str, Measured],
     grid: Grid,
-    *,
     training: Sample | None = None,
     n_permutations: int = 1000,
     classifier_steps: int = 200,
@@ -89,9 +90,9 @@ def joint_tests(
                 f"correlations: {s}",
                 lambda s=s: _covariance(real[s], made[s], "off_diagonal", n_permutations, seed),
             )
-    test("classifier: the statistics", lambda: _classified(real, made, n_permutations, seed))
+    test("classifier: statistics", lambda: _classified(real, made, n_permutations, seed))
     test(
-        "classifier: the fields",
+        "classifier: fields",
         lambda: _fields(reference, samples, grid, classifier_steps, n_permutations, seed),
     )
     if "scattering" in real:
@@ -112,30 +113,38 @@ def judge_regions(
     t: Thresholds,
     training: Sample | None,
     seed: int,
+    executor: Executor | None = None,
 ) -> list[JointTest]:
     """All joint tests of all sets, region by region, each set with its own correction."""
     regions = list(dict.fromkeys(e.cosmology.region for e in evaluated))
-    needed = math.ceil(1.2 * FAMILIES * N_TESTS * len(regions) / t.significance)
-    found: list[JointTest] = []
-    for name in names:
-        mine: list[JointTest] = []
-        for region in regions:
-            here = [e for e in evaluated if e.cosmology.region == region]
-            mine += joint_tests(
-                region,
-                name,
-                pooled_fields([e.cosmology.reference for e in here]),
-                pooled_fields([e.cosmology.samples[name] for e in here]),
-                {s: pooled([e.real[s] for e in here]) for s in here[0].real},
-                {s: pooled([e.made[name][s] for e in here]) for s in here[0].real},
-                grid,
-                training=training,
-                n_permutations=max(t.measurement.n_permutations, needed),
-                classifier_steps=t.measurement.classifier_steps,
-                seed=seed,
-            )
-        found += corrected(mine, t.significance / FAMILIES)
-    return found
+    n = max(
+        t.measurement.n_permutations,
+        math.ceil(1.2 * FAMILIES * N_TESTS * len(regions) / t.significance),
+    )
+    tasks = [
+        (
+            region,
+            name,
+            pooled_fields([e.cosmology.reference for e in here]),
+            pooled_fields([e.cosmology.samples[name] for e in here]),
+            {s: pooled([e.real[s] for e in here]) for s in here[0].real},
+            {s: pooled([e.made[name][s] for e in here]) for s in here[0].real},
+            grid,
+            training,
+            n,
+            t.measurement.classifier_steps,
+            seed,
+        )
+        for name in names
+        for region in regions
+        for here in [[e for e in evaluated if e.cosmology.region == region]]
+    ]
+    found = spread(joint_tests, tasks, executor, "joint tests")
+    out: list[JointTest] = []
+    for i in range(0, len(found), len(regions)):
+        mine = [test for of_region in found[i : i + len(regions)] for test in of_region]
+        out += corrected(mine, t.significance / FAMILIES)
+    return out
 
 
 def corrected(tests: Sequence[JointTest], significance: float) -> list[JointTest]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.stats import rankdata
 
 from evaluation.base import Measured, Sample
@@ -91,13 +92,14 @@ def copying(
 
 def _nearest(sample: Sample, training: Sample, grid: Grid, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     likeness = Likeness(grid)
+    asked = [likeness.normalised(part) for part in sample.values.split(batch_size)]
     best, index = np.full(len(sample), -np.inf), np.zeros(len(sample), np.int64)
     step = 16 * batch_size
     for j in range(0, len(training), step):
-        bank = training.values[j : j + step]
-        for i in range(0, len(sample), batch_size):
-            rows = slice(i, min(i + batch_size, len(sample)))
-            r, found = likeness(sample.values[rows], bank).max(1)
+        bank = likeness.normalised(training.values[j : j + step])
+        for i, part in enumerate(asked):
+            rows = slice(i * batch_size, i * batch_size + len(part))
+            r, found = likeness.between(part, bank).max(1)
             r, found = r.double().cpu().numpy(), found.cpu().numpy()
             better = r > best[rows]
             best[rows] = np.where(better, r, best[rows])
@@ -206,9 +208,5 @@ def diversity(
 
 
 def _pairs(likeness: Likeness, sample: Sample, rows: int = 64) -> np.ndarray:
-    return np.concatenate(
-        [
-            likeness(sample.values[i : i + rows], sample.values).cpu().numpy()
-            for i in range(0, len(sample), rows)
-        ]
-    )
+    x = likeness.normalised(sample.values)
+    return torch.cat([likeness.between(part, x) for part in x.split(rows)]).cpu().numpy()

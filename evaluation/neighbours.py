@@ -47,7 +47,10 @@ class Likeness:
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """``(A, 1, *shape)`` and ``(B, 1, *shape)`` -> r ``(A, B)``, in [-1, 1]."""
-        x, y = self._normalised(a), self._normalised(b)
+        return self.between(self.normalised(a), self.normalised(b))
+
+    def between(self, x: Tensor, y: Tensor) -> Tensor:
+        """The same of fields that ``normalised`` has prepared, ``(A, *coarse)`` and ``(B, *coarse)``."""
         turned = orbit(x)
         if self.grid.periodic:
             return self._over_translations(turned, y)
@@ -56,7 +59,8 @@ class Likeness:
             torch.maximum(best, t.flatten(1) @ y.flatten(1).T, out=best)
         return best.clamp(-1, 1)
 
-    def _normalised(self, values: Tensor) -> Tensor:
+    def normalised(self, values: Tensor) -> Tensor:
+        """``(B, *coarse)`` block means less their mean, of unit norm."""
         x = single_channel(values, self.grid.dim)
         if tuple(x.shape[1:]) != self.grid.shape:
             raise InputError(f"fields must have the grid's shape {self.grid.shape}, got {tuple(x.shape[1:])}")

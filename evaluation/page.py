@@ -39,7 +39,12 @@ TITLES = {
     "scattering": "scattering transform",
     **{f"V{i}": f"Minkowski functional $V_{i}$" for i in range(4)},
 }
-SHORT = {"pdf": "PDF", "scattering": "scatt.", "bispectrum": "bisp.", **{f"V{i}": f"$V_{i}$" for i in range(4)}}
+SHORT = {
+    "pdf": "PDF",
+    "scattering": "scatt.",
+    "bispectrum": "bisp.",
+    **{f"V{i}": f"$V_{i}$" for i in range(4)},
+}
 ABSCISSAE = {
     "multipole": r"multipole $\ell$",
     "h/Mpc": r"$k$ [$h$ Mpc$^{-1}$]",

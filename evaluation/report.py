@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from evaluation.evaluate import Evaluated, correct_ks, evaluate, permutations_ne
 from evaluation.headline import headline
 from evaluation.joint import JointTest, judge_regions
 from evaluation.page import page
+from evaluation.spread import spread
 from evaluation.thresholds import Thresholds, load_thresholds
 from evaluation.verdict import Demand, Judged, Standing, Word, excess_demands, power_demand, standing, words
 from gen.errors import InputError
@@ -52,6 +54,7 @@ def report(
     baseline: str | None = "convergence_2d_copula",
     seed: int = 0,
     training: FieldFile | None = None,
+    executor: Executor | None = None,
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Judge sets of samples against a reference; write ``out/index.html`` and ``out/report.json``.
@@ -64,6 +67,8 @@ def report(
         out: folder, made if missing; each file is replaced whole or not at all.
         baseline: the set that the others must beat, if it is among them.
         training: the fields that the emulators were trained on, to look for copies of them.
+        executor: where the work is done (``evaluation.spread.workers``); by default in this process. Every
+            number is the same wherever.
         provenance: anything JSON-able for the page's last section. ``training_params`` (n, P), if given, is
             drawn with the judged cosmologies; ``training_range`` {low, high} bounds it (default: the
             parameter space).
@@ -80,12 +85,13 @@ def report(
     grid = reference.grid
     judged = cosmologies(samples, reference)
     permutations = permutations_needed(len(judged), t)
-    evaluated = [evaluate(c, names, grid, t, permutations, seed) for c in judged]
+    tasks = [(c, names, grid, t, permutations, seed) for c in judged]
+    evaluated = spread(evaluate, tasks, executor, "statistics")
     for name in names:
         correct_ks(evaluated, name)
     judgement = _judge(evaluated, names, baseline, t)
     trained_on = None if training is None else Sample(training.values, training.simulation)
-    judgement.joint = judge_regions(evaluated, names, grid, t, trained_on, seed)
+    judgement.joint = judge_regions(evaluated, names, grid, t, trained_on, seed, executor)
     document = _document(
         evaluated, judgement, names, baseline, t, samples, reference, seed, provenance, permutations
     )

@@ -102,9 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--processes", type=int, metavar="N", help="simulations run at a time; default: one a core"
-    )
+    parser.add_argument("--processes", type=int, metavar="N", help="at a time; default: one a core")
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="default: $COSMOZOO_CACHE or ~/.cache/cosmozoo"
     )
@@ -166,6 +164,9 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
         "--thresholds", type=Path, default=Path("recipes/reports/standard.yaml"), metavar="YAML"
     )
     parser.add_argument("--seed", type=int, default=0, help="of samples and resamplings; default: 0")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a Dask scheduler, to spread the work over its machines"
+    )
     parser.add_argument("--record", action="store_true", help="put report.json into the checkpoints too")
     _data_options(parser)
 

@@ -53,6 +53,7 @@ ROOMS = {
     "lightning": ("gen.training", "gen.data.module"),
     "astropy": ("gen.io.fits_file", "gen.data"),
     "zarr": ("gen.io.zarr_store",),
+    "distributed": ("evaluation.spread",),
     "sklearn": ("evaluation.two_sample", "evaluation.inference"),
 }
 CONVOLUTIONS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tqdm import tqdm
 import gen
 from evaluation.report import report as judge
 from evaluation.report import restricted
+from evaluation.spread import workers
 from gen.checkpoint import load, record_report
 from gen.checkpoint_folder import read_config
 from gen.commands.simulate import simulated
@@ -44,21 +46,23 @@ def report(options: argparse.Namespace) -> int:
     samples = {_name(folder): _sampled(folder, reference, options.seed) for folder in folders}
     samples |= {name: read_fields(path) for name, path in files.items()}
     baseline = _baseline_name(folders, options.baseline, samples)
-    document = judge(
-        samples,
-        reference,
-        project_file(options.thresholds),
-        options.out,
-        baseline=baseline,
-        seed=options.seed,
-        training=training if folders else None,
-        provenance={
-            "version": gen.__version__,
-            "data": data,
-            "checkpoints": _provenance(folders),
-            **_range(folders),
-        },
-    )
+    with workers(options.processes or os.cpu_count() or 1, options.scheduler) as executor:
+        document = judge(
+            samples,
+            reference,
+            project_file(options.thresholds),
+            options.out,
+            baseline=baseline,
+            seed=options.seed,
+            training=training if folders else None,
+            executor=executor,
+            provenance={
+                "version": gen.__version__,
+                "data": data,
+                "checkpoints": _provenance(folders),
+                **_range(folders),
+            },
+        )
     if options.record:
         for folder in options.checkpoints:
             record_report(folder, restricted(document, [_name(folder), *([baseline] if baseline else [])]))

@@ -1,0 +1,255 @@
+"""Is the validator right? Its p-values on equal laws, and what it sees of planted differences.
+
+    python benchmarks/calibration.py null -n 500 -o calibration    # real against real
+    python benchmarks/calibration.py power -n 20 -o calibration    # planted differences
+    python benchmarks/calibration.py figure -o calibration         # draws what is there
+
+Fast fields: lognormal convergence maps of 128^2 cells, cut into 16 maps of one "simulation", so that maps of
+one box share their long waves. 32 boxes of 16 maps (n = 512) on both sides. One process a core; a finished
+repetition is one line of a file, so a run goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import kstest
+from tqdm import tqdm
+
+from evaluation.base import Sample
+from evaluation.compare import holm
+from evaluation.cosmologies import Cosmology as Judged
+from evaluation.evaluate import evaluate
+from evaluation.joint import joint_tests
+from evaluation.thresholds import Thresholds, load_thresholds
+from gen.fields import Grid
+from gen.noise import sample_generator
+from gen.simulate.lognormal import lognormal_convergence
+from gen.simulate.theory import Cosmology
+
+SIDE, BOXES, CUTS = 32, 32, 4
+GRID = Grid((SIDE, SIDE), 1.75, "deg", False)
+BOX = Grid((CUTS * SIDE, CUTS * SIDE), 7.0, "deg", True)
+FIDUCIAL = Cosmology(0.3, 0.8)
+Change = Callable[[torch.Tensor, int], torch.Tensor]
+
+
+def simulations(seed: int, cosmo: Cosmology = FIDUCIAL) -> torch.Tensor:
+    """``(BOXES, 1, *BOX.shape)`` independent boxes."""
+    generators = [sample_generator(seed, i, "calibration") for i in range(BOXES)]
+    return lognormal_convergence(cosmo, BOX, 1.0, generators)
+
+
+def cut(boxes: torch.Tensor) -> Sample:
+    """Each box as 16 maps."""
+    parts = boxes.unfold(2, SIDE, SIDE).unfold(3, SIDE, SIDE).reshape(-1, 1, SIDE, SIDE)
+    return Sample(parts.contiguous(), np.repeat(np.arange(BOXES), CUTS**2))
+
+
+def phases(boxes: torch.Tensor, seed: int) -> torch.Tensor:
+    """The power of each box with random phases, taken from white noise."""
+    noise = torch.randn(boxes.shape, generator=sample_generator(seed, 0, "phases"))
+    modes, white = (torch.fft.rfft2(x) for x in (boxes, noise))
+    return torch.fft.irfft2(modes.abs() * white / white.abs().clamp(min=1e-12), s=BOX.shape)
+
+
+def less_correlated(boxes: torch.Tensor, seed: int) -> torch.Tensor:
+    """Long waves of another box for some: power as it was, its bins correlated about a quarter less.
+
+    A box's amplitude, which all bins share through the lognormal's variance, is mixed with Gaussian scatter
+    of each bin: the transform is multiplied in shells by factors of unit mean.
+    """
+    k = BOX.wavenumber()
+    shell = (k.log() * 4).nan_to_num(neginf=0).long()
+    shell -= shell.min()
+    factor = 1 + 0.15 * torch.randn(
+        len(boxes), int(shell.max()) + 1, generator=sample_generator(seed, 1, "mix")
+    )
+    factor = factor / factor.square().mean(0).sqrt()
+    modes = torch.fft.rfft2(boxes[:, 0]) * factor[:, shell.flatten()].reshape(len(boxes), *shell.shape)
+    return torch.fft.irfft2(modes, s=BOX.shape)[:, None]
+
+
+def one_sided(boxes: torch.Tensor, seed: int) -> torch.Tensor:
+    """Peaks above 4 sigma pulled down to half of their excess."""
+    top = boxes.mean() + 4 * boxes.std()
+    return torch.where(boxes > top, top + (boxes - top) / 2, boxes)
+
+
+def duplicated(boxes: torch.Tensor, seed: int) -> torch.Tensor:
+    """A quarter of the boxes, four times each, mirrored."""
+    return torch.cat([boxes[: BOXES // 4].flip(d) for d in ([], [2], [3], [2, 3])])
+
+
+PLANTED: dict[str, tuple[Cosmology, Change | None]] = {
+    "power + 2 %": (FIDUCIAL, lambda x, _: (x - x.mean()) * 1.02**0.5 + x.mean()),
+    "sigma_8 + 1 %": (Cosmology(0.3, 0.808), None),
+    "random phases": (FIDUCIAL, phases),
+    "bins less correlated": (FIDUCIAL, less_correlated),
+    "tails cut above 4 sigma": (FIDUCIAL, one_sided),
+    "four copies of a quarter": (FIDUCIAL, duplicated),
+}
+
+
+def p_values(reference: Sample, samples: Sample, t: Thresholds, seed: int) -> dict[str, float]:
+    """Every p-value that the report's words rest on, and the pooled pixels' for comparison."""
+    c = Judged("A", {}, "interior", reference, {"samples": samples}, by_maps=False)
+    e = evaluate(c, ["samples"], GRID, t, t.measurement.n_permutations, seed)
+    found = {f"distance: {s}": x.distance_p for s, x in e.comparisons["samples"].items()}
+    found |= {f"KS: {s}": _any_bin(x.ks_null) for s, x in e.comparisons["samples"].items()}
+    joint = joint_tests(
+        "interior", "samples", reference, samples, e.real, e.made["samples"], GRID,
+        n_permutations=t.measurement.n_permutations, classifier_steps=t.measurement.classifier_steps,
+        seed=seed,
+    )  # fmt: skip
+    found |= {j.test: j.p for j in joint if j.p is not None}
+    found["pooled pixels"] = e.pixels["samples"].p_pooled
+    return found
+
+
+def _any_bin(null: np.ndarray) -> float:
+    """p of the largest D of all bins, each over its mean."""
+    largest = (null / np.maximum(null.mean(0), 1e-12)).max(1)
+    return float((largest >= largest[0] * (1 - 1e-5)).mean())
+
+
+def rejected(p: dict[str, float], significance: float = 0.05) -> dict[str, list[str]]:
+    """What is called different, with Holm's correction over each family at its share of the significance."""
+    families = {"distance": [], "KS": [], "joint": []}
+    for name in p:
+        if name != "pooled pixels":
+            kind = name.partition(":")[0]
+            families[kind if kind in families else "joint"].append(name)
+    return {
+        kind: [
+            n
+            for n, q in zip(names, holm(np.array([p[n] for n in names])), strict=True)
+            if q < significance / 3
+        ]
+        for kind, names in families.items()
+    }
+
+
+def repetition(kind: str, i: int, thresholds: Path) -> dict[str, object]:
+    torch.set_num_threads(1)
+    t = load_thresholds(thresholds)
+    cosmo, change = PLANTED.get(kind, (FIDUCIAL, None))
+    boxes = simulations(2 * i + 1, cosmo)
+    made = boxes if change is None else change(boxes, i)
+    p = p_values(cut(simulations(2 * i)), cut(made), t, seed=i)
+    return {"kind": kind, "i": i, "p": p, "rejected": rejected(p)}
+
+
+def run(jobs: list[tuple[str, int]], path: Path, thresholds: Path, processes: int) -> None:
+    done = {(r["kind"], r["i"]) for r in read(path)}
+    todo = [job for job in jobs if job not in done]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+        path.open("a", encoding="utf-8") as file,
+        tqdm(total=len(jobs), initial=len(jobs) - len(todo)) as bar,
+    ):
+        for future in as_completed([pool.submit(repetition, kind, i, thresholds) for kind, i in todo]):
+            file.write(json.dumps(future.result()) + "\n")
+            file.flush()
+            bar.update()
+
+
+def read(path: Path) -> list[dict]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+
+
+def summary(rows: list[dict]) -> None:
+    null = [r for r in rows if r["kind"] == "null"]
+    if null:
+        print(f"{len(null)} real-against-real pairs; p of the KS test that p is uniform, share below 5 %")
+        for name in null[0]["p"]:
+            p = np.array([r["p"].get(name, np.nan) for r in null])
+            print(f"  {name:32s} {kstest(p, 'uniform').pvalue:8.2g} {(p < 0.05).mean():7.1%}")
+        any_ = np.mean([any(r["rejected"].values()) for r in null])
+        print(f"  something called different in {any_:.1%} ± {np.sqrt(any_ * (1 - any_) / len(null)):.1%}")
+    for kind in PLANTED:
+        mine = [r for r in rows if r["kind"] == kind]
+        if mine:
+            seen = np.mean([any(r["rejected"].values()) for r in mine])
+            names = sorted({n for r in mine for of in r["rejected"].values() for n in of})
+            share = {n: np.mean([any(n in of for of in r["rejected"].values()) for r in mine]) for n in names}
+            best = sorted(share, key=lambda n: -share[n])[:6]
+            told = ", ".join(f"{n} {share[n]:.0%}" for n in best)
+            print(f"{kind}: seen in {seen:.0%} of {len(mine)}; by {told}")
+
+
+def figure(rows: list[dict], path: Path) -> None:
+    """Cumulative distributions of all p-values on equal laws, and what sees which planted difference."""
+    from matplotlib.figure import Figure
+
+    null = [r for r in rows if r["kind"] == "null"]
+    kinds = [k for k in PLANTED if any(r["kind"] == k for r in rows)]
+    fig = Figure(figsize=(12, 6.4), layout="constrained")
+    left, right = fig.subplots(1, 2, width_ratios=(1, 1.5))
+    names = [n for n in null[0]["p"] if n != "pooled pixels"]
+    grid = np.linspace(0, 1, 201)
+    for name in names:
+        p = np.sort([r["p"].get(name, np.nan) for r in null])
+        left.plot(grid, np.searchsorted(p, grid, side="right") / len(p), color="#0072b2", lw=0.7, alpha=0.6)
+    p = np.sort([r["p"]["pooled pixels"] for r in null])
+    left.plot(grid, np.searchsorted(p, grid, side="right") / len(p), color="#b34700", lw=2)
+    left.plot([], [], color="#0072b2", label=f"{len(names)} tests by simulation")
+    left.plot([], [], color="#b34700", lw=2, label="KS of pooled pixels, as published")
+    left.plot([0, 1], [0, 1], "k--", lw=0.8)
+    left.set(xlabel="p", ylabel="share of real-against-real pairs below p", xlim=(0, 1), ylim=(0, 1))
+    left.set_title(f"equal laws, {len(null)} pairs of 512 maps", loc="left")
+    left.legend(loc="lower right", frameon=False)
+    table = np.array(
+        [
+            [
+                np.mean([any(n in of for of in r["rejected"].values()) for r in rows if r["kind"] == kind])
+                for kind in ["null", *kinds]
+            ]
+            for n in names
+        ]
+    )
+    right.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    right.set_yticks(range(len(names)), names, fontsize=8)
+    right.set_xticks(range(len(kinds) + 1), ["equal laws", *kinds], rotation=25, ha="right", fontsize=9)
+    for (i, j), x in np.ndenumerate(table):
+        right.text(
+            j, i, f"{x:.0%}", ha="center", va="center", fontsize=7, color="white" if x > 0.5 else "#333333"
+        )
+    right.set_title("share of repetitions in which a test is called different, after correction", loc="left")
+    fig.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("null", "power", "figure"))
+    parser.add_argument("-n", type=int, default=500, help="repetitions (of each planted difference)")
+    parser.add_argument("-o", "--out", type=Path, default=Path("calibration"))
+    parser.add_argument("--thresholds", type=Path, default=Path("recipes/reports/standard.yaml"))
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    args = parser.parse_args()
+    path = args.out / "p_values.jsonl"
+    if args.what != "figure":
+        kinds = ["null"] if args.what == "null" else list(PLANTED)
+        run([(kind, i) for i in range(args.n) for kind in kinds], path, args.thresholds, args.processes)
+    rows = read(path)
+    summary(rows)
+    if any(r["kind"] == "null" for r in rows):
+        figure(rows, args.out / "calibration.png")
+        print(f"the figure is {args.out / 'calibration.png'}")
+
+
+if __name__ == "__main__":
+    main()
