@@ -15,6 +15,8 @@ RATIOS = (
     "pdf",
     "peaks",
     "minima",
+    "bispectrum",
+    "scattering",
 )  # every bin is filled: judged bin by bin; others by their own peak
 
 
