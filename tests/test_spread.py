@@ -1,0 +1,58 @@
+"""Spread work comes back in order, the same wherever it was done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from report_fields import INTERIOR, file_of, grid_of, thresholds
+
+from evaluation.report import report
+from evaluation.spread import spread, workers
+from gen.errors import InputError
+
+
+def threads_and(x: int) -> tuple[int, int]:
+    return torch.get_num_threads(), x
+
+
+def fails(x: int) -> int:
+    raise InputError(f"task {x} cannot be done")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_results_are_in_order_and_errors_come_through(processes: int) -> None:
+    with workers(processes) as executor:
+        assert spread(threads_and, [(i,) for i in range(8)], executor, "test") == [(1, i) for i in range(8)]
+        with pytest.raises(InputError, match="task 0"):
+            spread(fails, [(i,) for i in range(3)], executor, "test")
+
+
+def written(out: Path, processes: int = 1, scheduler: str | None = None) -> dict[str, bytes]:
+    grid = grid_of(20)
+    reference, samples = file_of(grid, [INTERIOR], 24, 1, per_box=4), file_of(grid, [INTERIOR], 24, 2)
+    with workers(processes, scheduler) as executor:
+        report({"net": samples}, reference, thresholds(), out, executor=executor, provenance={})
+    return {p.name: p.read_bytes() for p in out.iterdir()}
+
+
+def test_a_report_has_the_same_bytes_from_any_number_of_workers(tmp_path: Path) -> None:
+    alone = written(tmp_path / "alone")
+    assert set(alone) == {"index.html", "report.json"}
+    assert written(tmp_path / "two", processes=2) == alone
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:distributed")
+def test_a_dask_cluster_gives_the_same_bytes(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="Dask is an extra")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+    ) as cluster:
+        assert written(tmp_path / "dask", scheduler=cluster.scheduler_address) == written(tmp_path / "alone")
+
+
+def test_an_address_without_scheduler_is_one_sentence() -> None:
+    pytest.importorskip("distributed", reason="Dask is an extra")
+    with pytest.raises(InputError, match="no Dask scheduler answers at nonsense"), workers(1, "nonsense://x"):
+        pass
