@@ -30,7 +30,7 @@ def ranks(folder: Path) -> list[dict[str, Any]]:
     return [torch.load(path, weights_only=True) for path in sorted(folder.glob("rank*.pt"))]
 
 
-STEPS = ("record=1", "max_steps=8", "batch_norm=0")
+STEPS = ("record=1", "max_steps=8", "net=without_batch_norm")
 
 
 @pytest.fixture(scope="module")

@@ -65,6 +65,14 @@ def test_kill_and_resume(whole: Path, tmp_path: Path, kill_at: int) -> None:
     assert_same(tmp_path / "run", whole)
 
 
+def test_what_a_run_measures_at_its_start_is_the_same_after_a_kill(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run(whole, "net=with_summaries").code == 0
+    assert run(killed, "net=with_summaries", "kill_at=7").code == -signal.SIGKILL
+    assert run(killed, "net=with_summaries", "resume=1").code == 0
+    assert_same(killed, whole)
+
+
 @pytest.mark.slow
 def test_kill_at_random_steps(whole: Path, tmp_path: Path) -> None:
     """Ten runs, each killed two or three times at random steps, some before the first state."""

@@ -61,6 +61,11 @@ def without_batch_norm(grid: Grid, space: ParameterSpace) -> Emulator:
     return CopulaGAN(grid, space, widths=(4, 8), summary_weight=0.0, critic_channels=(8,), critic_kernel=3)
 
 
+def with_summaries(grid: Grid, space: ParameterSpace) -> Emulator:
+    """With the gap between real fields and copula, which every start of a run measures anew."""
+    return CopulaGAN(grid, space, widths=(4, 8), summary_weight=5.0, critic_channels=(8,), critic_kernel=3)
+
+
 def recipe(**changes: object) -> TrainingRecipe:
     tiny = TrainingRecipe(
         name="tiny",
@@ -115,12 +120,12 @@ class Record(AfterStep):
 
 def main(arguments: list[str]) -> None:
     """Train; ``kill_at=N`` or ``term_at=N`` make the process signal itself after step N, ``record=1`` makes
-    each rank write what it saw, ``batch_norm=0`` takes a network without."""
+    each rank write what it saw, ``net=NAME`` takes another network of this file."""
     options = dict(a.split("=") for a in arguments[1:])
     resume = options.pop("resume", "0") == "1"
     if options.pop("record", "0") == "1":
         _inject(Record(Path(arguments[0])))
-    nets = {"emulator": without_batch_norm} if options.pop("batch_norm", "1") == "0" else {}
+    nets = {"emulator": globals()[options.pop("net")]} if "net" in options else {}
     for name, number in (("kill_at", signal.SIGKILL), ("term_at", signal.SIGTERM)):
         if name in options:
             _inject(SignalAt(int(options.pop(name)), number))
