@@ -63,11 +63,8 @@ def summary_c2st(
     statistics may be given as one, side by side. Of samples in larger number than the reference the surplus
     is left out.
 
-    Where a stratum holds a single box, maps of a box that are alike differ in law from independent samples,
-    and a classifier may see that: give several boxes at each set of parameters.
-
     Raises:
-        InputError: for one set of parameters with one box, other bins, or other strata.
+        InputError: for a set of parameters with one box, other bins, or other strata.
     """
     check_vectors(reference, samples)
     fold_a, fold_b, n_folds = _folds(reference, samples, n_folds, seed)
@@ -123,7 +120,7 @@ def field_c2st(
         channels: of the layers; all but the first halve the resolution.
 
     Raises:
-        InputError: for one set of parameters with one box, other strata, or fields of another grid.
+        InputError: for a set of parameters with one box, other strata, or fields of another grid.
     """
     for s in (reference, samples):
         if tuple(single_channel(s.values, grid.dim).shape[1:]) != grid.shape:
@@ -161,23 +158,20 @@ def field_c2st(
 
 
 def _folds(a: Measured, b: Measured, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Fold of every map of either side, and their number, at most ``n``.
+    """Fold of every map of either side, and their number, at most ``n``; every stratum is spread over all.
 
-    Every stratum is spread over all folds if it has two boxes or more; else strata go to folds as a whole.
+    One box a stratum does not do: maps that are alike differ in law from independent samples, which a
+    classifier sees.
     """
     stratum_a, stratum_b, n_strata = common_strata(a, b)
     boxes = [Boxes.of(m.simulation, s, n_strata) for m, s in ((a, stratum_a), (b, stratum_b))]
-    least = min(int(x.per_stratum.min()) for x in boxes)
-    rng = np.random.default_rng([seed, 7])
-    n_folds = min(n, least if least > 1 else n_strata)
+    n_folds = min(n, *(int(x.per_stratum.min()) for x in boxes))
     if n_folds < 2:
         raise InputError(
-            "a classifier is trained and judged on different simulations, got a single one; "
-            "give at least two simulations of the reference, and two samples"
+            "a classifier is trained and judged on different simulations; give two or more of the reference, "
+            "and two samples or more, at every set of parameters"
         )
-    if least == 1:
-        of_stratum = rng.permutation(np.arange(n_strata) % n_folds)
-        return of_stratum[stratum_a], of_stratum[stratum_b], n_folds
+    rng = np.random.default_rng([seed, 7])
     found = []
     for x in boxes:
         order = np.lexsort((rng.random(x.n_boxes), x.box_stratum))
