@@ -71,7 +71,7 @@ class Pair:
             if n <= p + 2:
                 mend = f"join bins with n_bins={n - 3} or less, or " if n > 3 else ""
                 raise InputError(
-                    f"{p} bins need more than {p + 2} independent boxes, the {name} hold {n} "
+                    f"{p} bins need more than {p + 2} independent boxes, got {n} of the {name} "
                     f"({boxes.n_boxes} boxes in {boxes.n_strata} sets of parameters); "
                     f"{mend}give more simulations"
                 )

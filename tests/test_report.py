@@ -116,6 +116,16 @@ def test_everything_at_once_passes_the_same_law_and_not_the_others(document, htm
     assert "classifier of statistics" in html and "Everything at once" in html
 
 
+def test_two_simulations_are_too_few_for_joint_tests(tmp_path):
+    grid = grid_of(20)
+    reference = file_of(grid, [INTERIOR], 48, 6, per_box=24)
+    off = file_of(grid, [INTERIOR], 48, 7, amplitude=3.0)
+    found = report({"net": off}, reference, thresholds(), tmp_path, provenance={})
+    assert {j["state"] for j in found["joint"]} == {"untested"}
+    classifier = next(j for j in found["joint"] if j["test"] == "classifier: statistics")
+    assert classifier["smallest_p"] == pytest.approx(1 / 6)
+
+
 def test_copies_of_the_training_fields_are_seen(tmp_path):
     grid = grid_of(20)
     training, reference = file_of(grid, [INTERIOR], 48, 5), file_of(grid, [INTERIOR], 48, 6, per_box=4)
