@@ -175,7 +175,7 @@ def test_the_slope_has_no_bias_from_noise_in_the_reference():
 def test_too_few_boxes_are_refused_and_joined_bins_are_not():
     rng = np.random.default_rng(10)
     a, b = draw(rng, 9, 30, 0.3), draw(rng, 270, 1)
-    with pytest.raises(InputError, match=r"8 bins need more than 10 independent boxes, got 9 of the reference"):
+    with pytest.raises(InputError, match=r"8 bins need more than 10 .* boxes, got 9 of the reference"):
         compare_covariance(a, b)
     c = compare_covariance(a, b, n_bins=4, n_permutations=19, n_bootstrap=20)
     assert c.reference_correlation.shape == (4, 4)

@@ -117,7 +117,7 @@ def test_joined_bins_are_means_in_units_of_scatter():
 def test_too_few_boxes_are_refused():
     rng = np.random.default_rng(9)
     a, b = draw(rng, 8, 50, 0.3), draw(rng, 400, 1)
-    with pytest.raises(InputError, match=r"8 bins need more than 10 .* got 8 of the reference .* n_bins=5 or less"):
+    with pytest.raises(InputError, match=r"8 bins need .* got 8 of the reference .* n_bins=5 or less"):
         hotelling(a, b)
     assert hotelling(a, b, n_bins=5).df_1 == 5
     with pytest.raises(InputError, match="not finite"):
