@@ -15,8 +15,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +31,7 @@ from evaluation.joint import joint_tests
 from evaluation.thresholds import Thresholds, load_thresholds
 from gen.fields import Grid
 from gen.noise import sample_generator
+from gen.processes import processes as pool_of
 from gen.simulate.lognormal import lognormal_convergence
 from gen.simulate.theory import Cosmology
 
@@ -139,7 +139,6 @@ def rejected(p: dict[str, float], significance: float = 0.05) -> dict[str, list[
 
 
 def repetition(kind: str, i: int, thresholds: Path) -> dict[str, object]:
-    torch.set_num_threads(1)
     t = load_thresholds(thresholds)
     cosmo, change = PLANTED.get(kind, (FIDUCIAL, None))
     boxes = simulations(2 * i + 1, cosmo)
@@ -153,7 +152,7 @@ def run(jobs: list[tuple[str, int]], path: Path, thresholds: Path, processes: in
     todo = [job for job in jobs if job not in done]
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
-        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+        pool_of(processes) as pool,
         path.open("a", encoding="utf-8") as file,
         tqdm(total=len(jobs), initial=len(jobs) - len(todo)) as bar,
     ):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
-from multiprocessing import get_context
 from typing import TypeVar
 
 import torch
 from tqdm import tqdm
 
 from gen.errors import InputError
+from gen.processes import processes as pool_of
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def workers(processes: int = 1, scheduler: str | None = None) -> Iterator[Execut
         with _client(scheduler) as executor:
             yield executor
     elif processes > 1:
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        with pool_of(processes) as pool:
             try:
                 yield pool
             except BaseException:

@@ -27,20 +27,21 @@ MAY_IMPORT = {
     "gen.noise": set(),
     "gen.transforms": {"gen.errors", "gen.fields"},
     "gen.yaml_text": {"gen.errors"},
+    "gen.processes": set(),
     "gen.checkpoint_folder": {"gen.errors"},
     "gen.config": {"gen.errors", "gen.fields", "gen.yaml_text", "gen.checkpoint_folder"},
     "gen.io": CORE,
     "gen.nets": CORE,
     "gen.emulators": CORE | {"gen.nets"},
     # The record that simulations are handed on in is data's; nothing else of data is.
-    "gen.simulate": CORE | READING | {"gen.data.base"},
+    "gen.simulate": CORE | READING | {"gen.data.base", "gen.processes"},
     "gen.data": CORE | READING | {"gen.simulate", "gen.io"},
     "gen.checkpoint": CORE | READING | {"gen.emulators", "gen.io"},
     "gen.sampling": CORE | READING | {"gen.emulators", "gen.io", "gen.checkpoint"},
     "gen.training": CORE | READING | {"gen.nets", "gen.emulators", "gen.data", "gen.checkpoint", "gen.io"},
     "gen.cli": {"gen", "gen.errors", "gen.commands"},
     "gen.commands": {"gen", "evaluation"},
-    "evaluation": {"gen.errors", "gen.fields", "gen.io", "gen.yaml_text"},
+    "evaluation": {"gen.errors", "gen.fields", "gen.io", "gen.yaml_text", "gen.processes"},
 }
 #: Heavy libraries and the only places that load them.
 ROOMS = {

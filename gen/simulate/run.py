@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Collection
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
@@ -20,6 +17,7 @@ from tqdm import tqdm
 
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
+from gen.processes import processes
 from gen.simulate.recipe import CODE_VERSION, Simulation, SimulationRecipe
 
 if TYPE_CHECKING:
@@ -97,26 +95,13 @@ def _together(
     workers: int,
     bar: tqdm[Any],
 ) -> None:
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
+    pool = processes(workers)
     try:
         for future in as_completed([pool.submit(run_one, recipe, sim, folder, device) for sim in todo]):
             future.result()
             bar.update()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the pool between simulations
-    torch.set_num_threads(1)
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()  # a pool whose parent was killed would wait for work for ever
-        os._exit(1)
 
 
 def run_one(recipe: SimulationRecipe, sim: Simulation, folder: Path, device: str = "cpu") -> None:
