@@ -11,8 +11,6 @@ from gen.emulators.regression import Polynomial
 from gen.fields import Grid, ParameterSpace
 from gen.nets.summaries import Summaries
 
-SPECTRA = 3.0
-
 
 class SummaryGap(nn.Module):
     r"""Conditional moments of the summaries, matched with the copula field as a control variate.
@@ -25,14 +23,11 @@ class SummaryGap(nn.Module):
 
     Pairing y with its own g removes most of the scatter between fields, so that a batch of 32 sees biases
     far below one field's scatter, and using the simulations' means rather than a batch of real fields
-    removes the rest. The second moments are treated alike, and so is the power itself: matching the mean of
-    its logarithm leaves it low where its scatter comes out low. The loss is the mean square over summaries,
-    those of the spectra weighing ``SPECTRA``^2 times as much as others, and over phi up to second order in
-    the parameters, estimated without bias from two halves of the batch.
+    removes the rest. The second moments are treated alike. The loss is the mean square over summaries and
+    over phi up to second order in the parameters, estimated without bias from two halves of the batch.
     """
 
     phi_weights: Tensor
-    weights: Tensor
 
     def __init__(self, grid: Grid, space: ParameterSpace, degree: int = 3) -> None:
         super().__init__()
@@ -41,15 +36,6 @@ class SummaryGap(nn.Module):
         self.centre = Polynomial(space, n, degree)
         self.first = Polynomial(space, n, degree)
         self.second = Polynomial(space, n, degree)
-        self.n_spectra = 2 * self.summaries.n_power
-        self.power = Polynomial(space, self.n_spectra, degree)
-        # Every run fits it anew from the same fields, so no checkpoint needs to hold it.
-        self.power.register_buffer("coefficients", self.power.coefficients, persistent=False)
-        block = torch.ones(n)
-        block[: self.n_spectra] = SPECTRA
-        self.register_buffer(
-            "weights", torch.cat([block, 0.5 * block, block[: self.n_spectra]]), persistent=False
-        )
         weights = [math.sqrt(3.0) ** len(m) for m in self.centre.monomials if len(m) <= 2]
         self.register_buffer("phi_weights", torch.tensor(weights), persistent=False)
 
@@ -62,12 +48,6 @@ class SummaryGap(nn.Module):
         ours, theirs = ours - self.centre(params), theirs - self.centre(params)
         self.first.fit(params, ours - theirs)
         self.second.fit(params, _square(ours) - _square(theirs))
-        self.power.fit(params, self._power(ours) - self._power(theirs))
-
-    def _power(self, s: Tensor) -> Tensor:
-        """The spectra from their standardised logarithms less the centre, in units of about the scatter."""
-        std = self.summaries.std[: self.n_spectra]
-        return (s[:, : self.n_spectra] * std).clamp(max=3).exp() / std
 
     def _all(self, y: Tensor, linear: Tensor) -> Tensor:
         parts = zip(y.split(32), linear.split(32), strict=True)
@@ -79,10 +59,9 @@ class SummaryGap(nn.Module):
         s = self.summaries(*made) - centre
         with torch.no_grad():
             s0 = self.summaries(*copula) - centre
-            gap = torch.cat([self.first(params), self.second(params), self.power(params)], 1)
+            first, second = self.first(params), self.second(params)
             phi = self.centre.features(params)[:, : len(self.phi_weights)] * self.phi_weights
-        gained = [f(s) - f(s0) for f in (_same, _square, self._power)]
-        residuals = (torch.cat(gained, 1) - gap) * self.weights
+        residuals = torch.cat([s - s0 - first, 0.5 * (_square(s) - _square(s0) - second)], 1)
         moments = torch.einsum("bm,bf->bmf", phi, residuals)
         one, other = moments.chunk(2)
         return (one.mean(0) * other.mean(0)).sum(0).mean()
@@ -91,7 +70,3 @@ class SummaryGap(nn.Module):
 def _square(s: Tensor) -> Tensor:
     """Squares, bounded: beyond a few sigma they say nothing that the mean does not."""
     return s.clamp(-4, 4).square()
-
-
-def _same(s: Tensor) -> Tensor:
-    return s
