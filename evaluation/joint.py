@@ -201,8 +201,10 @@ def _smallest_p(reference: Sample, samples: Sample) -> float:
 
 
 def _bins(real: Measured, made: Measured) -> int:
-    """To how many bins a statistic is joined: those that have a scatter, N_BINS at most."""
-    return min(N_BINS, int((Pair.of(real, made).group >= 0).sum()))
+    """To how many bins a statistic is joined: those that have a scatter, no more than its boxes can judge."""
+    pair = Pair.of(real, made)
+    fewest = min(boxes.n_boxes - boxes.n_strata + 1 for boxes in pair.boxes)
+    return max(1, min(N_BINS, int((pair.group >= 0).sum()), fewest - 3))
 
 
 def _means(real: Measured, made: Measured) -> tuple[float, str, Mapping[str, Any]]:

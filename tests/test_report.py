@@ -116,6 +116,14 @@ def test_everything_at_once_passes_the_same_law_and_not_the_others(document, htm
     assert "classifier of statistics" in html and "Everything at once" in html
 
 
+def test_few_simulations_are_judged_by_few_bins(tmp_path):
+    grid = grid_of(20)
+    reference, same = file_of(grid, [INTERIOR], 48, 6, per_box=8), file_of(grid, [INTERIOR], 48, 7)
+    found = report({"net": same}, reference, thresholds(), tmp_path, provenance={})
+    means = next(j for j in found["joint"] if j["test"] == "means: power")
+    assert means["state"] == "consistent" and len(means["numbers"]["difference"]) == 3  # of 6 boxes
+
+
 def test_two_simulations_are_too_few_for_joint_tests(tmp_path):
     grid = grid_of(20)
     reference = file_of(grid, [INTERIOR], 48, 6, per_box=24)
