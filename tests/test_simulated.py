@@ -96,3 +96,14 @@ def test_a_second_load_reads_the_cache(source: Simulated) -> None:
 def test_a_missing_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none.yaml cannot be read"):
         Simulated(tmp_path / "none.yaml").load()
+
+
+def test_a_rehearsal_simulates_nothing_and_takes_stand_ins_of_the_grid(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    source = Simulated(tmp_path / "tiny.yaml", cache=tmp_path / "cache")
+    found = source.rehearse()
+    assert not (tmp_path / "cache").exists()
+    assert "stand-ins" in found.name and found.grid == source.recipe.grid
+    assert len(found.rows("train")) and len(found.rows("validation"))
+    real = source.load()
+    assert torch.equal(source.rehearse().values, real.values)

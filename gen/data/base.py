@@ -177,6 +177,10 @@ class Source(ABC):
     def load(self) -> SimulationSet:
         """Read or make the fields; the set has passed ``check``."""
 
+    def rehearse(self) -> SimulationSet:
+        """For a dry run: the fields, or where making them would take long, stand-ins of their kind."""
+        return self.load()
+
 
 def split_by_simulation(
     ids: Tensor | np.ndarray, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0

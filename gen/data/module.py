@@ -88,6 +88,10 @@ class FieldData(LightningDataModule):
         if self._simulations is None:
             self._simulations = self.source.load()
 
+    def rehearse(self) -> None:
+        """Take what a dry run needs, which may be stand-ins."""
+        self._simulations = self.source.rehearse()
+
     @property
     def simulations(self) -> SimulationSet:
         """All splits; read or made at first use."""

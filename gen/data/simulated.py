@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from gen.data.base import SimulationSet, Source
 from gen.errors import InputError
-from gen.simulate.recipe import read_recipe
-from gen.simulate.run import SPLITS, load_simulations, simulate
+from gen.simulate.recipe import Training, read_recipe
+from gen.simulate.run import SPLITS, default_cache, is_simulated, load_simulations, simulate
+from gen.simulate.sources import Lognormal
 
 
 class Simulated(Source):
@@ -40,6 +43,16 @@ class Simulated(Source):
 
     def prepare(self) -> None:
         simulate(self.recipe, self.cache, self.processes, splits=self.splits)
+
+    def rehearse(self) -> SimulationSet:
+        """The simulations if they are all there, else a few lognormal fields on their grid."""
+        folder = (default_cache() if self.cache is None else self.cache) / self.recipe.folder
+        if all(is_simulated(folder, self.recipe, split) for split in self.splits):
+            return self.load()
+        few = replace(self.recipe, source=Lognormal(), training=Training(8, 2, 8, 4), test=())
+        with TemporaryDirectory() as cache:
+            made = simulate(few, Path(cache), 1, progress=False)
+            return replace(load_simulations(made), name=f"{self.recipe.name} (not simulated yet: stand-ins)")
 
     def load(self) -> SimulationSet:
         folder = simulate(self.recipe, self.cache, self.processes, splits=self.splits)

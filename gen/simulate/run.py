@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Collection
 from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,6 +101,11 @@ def _together(
         for future in as_completed([pool.submit(run_one, recipe, sim, folder, device) for sim in todo]):
             future.result()
             bar.update()
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"a process that simulated {recipe.name} was killed, most likely for want of memory; "
+            "give --processes 1, or take a machine with more"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -104,7 +104,7 @@ def train(
     Args:
         resume: go on from the newest whole state; the outcome is the uninterrupted run's, bit for bit on
             one machine with the same number of threads. Without any state the run starts at step 0.
-        dry_run: build everything, print shapes, parameter counts and memory, write nothing.
+        dry_run: build all, print shapes, parameter counts and memory; simulate and write nothing.
         resolved: the recipe as text, all defaults filled in.
 
     Returns:
@@ -115,7 +115,9 @@ def train(
         TrainingStopped: when a loss is not finite or the generator collapses or diverges.
     """
     folder = Path(out)
-    if not dry_run:
+    if dry_run:
+        recipe.data.rehearse()
+    else:
         _check_folder(folder, resume=resume)
     data = recipe.data.simulations
     training_set = recipe.data.training_set
@@ -134,13 +136,8 @@ def train(
         record = load_best(folder, emulator)
     if _leads():
         text = card(recipe.name, data, emulator, module, record)
-        provenance = {
-            "recipe": recipe.name,
-            "seed": recipe.seed,
-            "data": fingerprint,
-            "training_params": _points(training_set),
-            "validation": record,
-        }
+        provenance = {"recipe": recipe.name, "seed": recipe.seed, "data": fingerprint}
+        provenance |= {"training_params": _points(training_set), "validation": record}
         checkpoint.save(emulator.cpu().eval(), folder / "checkpoint", text, provenance=provenance)
     return folder
 
