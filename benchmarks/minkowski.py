@@ -6,11 +6,9 @@ python benchmarks/minkowski.py [--cells 256] [--thresholds 25] [--maps 16] [--re
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 
 import torch
+from turns import alternate
 
 from evaluation.excursion import excursion_functionals
 from evaluation.minkowski import Minkowski, quantimpy_functionals
@@ -24,18 +22,6 @@ def smooth_field(n: int, maps: int, dim: int, radius: float) -> torch.Tensor:
     white = torch.randn(maps, *grid.shape, generator=torch.Generator().manual_seed(0))
     kernel = torch.exp(-(grid.wavenumber() ** 2) * radius**2 / 2).float()
     return torch.fft.irfftn(torch.fft.rfftn(white, dim=axes) * kernel, s=grid.shape, dim=axes)[:, None]
-
-
-def alternate(calls: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Median CPU time of each call, one thread, in turns: a busy machine then slows all alike."""
-    times: list[list[float]] = [[] for _ in calls]
-    for turn in range(repeats + 1):
-        for i, call in enumerate(calls):
-            start = time.process_time()
-            call()
-            if turn:
-                times[i].append(time.process_time() - start)
-    return [statistics.median(t) for t in times]
 
 
 def compare(n: int, dim: int, maps: int, n_thresholds: int, repeats: int) -> None:

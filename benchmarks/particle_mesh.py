@@ -6,11 +6,11 @@ python benchmarks/particle_mesh.py [--particles 64] [--steps 10] [--batch 1] [--
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 
 import torch
+from turns import alternate
 
 from gen.noise import sample_generator
 from gen.simulate.initial import linear_modes, white_noise
@@ -25,18 +25,6 @@ def clock(device: str) -> float:
         return time.process_time()
     torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def alternate(calls: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
-    """Median time of each call, in turns, after one turn of warming up."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(repeats + 1):
-        for name, call in calls.items():
-            start = clock(device)
-            call()
-            if turn:
-                times[name].append(clock(device) - start)
-    return {name: statistics.median(t) for name, t in times.items()}
 
 
 def main() -> None:
@@ -75,7 +63,9 @@ def main() -> None:
         "its deposit": lambda: deposit(last, m),
         "its readout": lambda: readout(fields, last),
     }
-    found = alternate(calls, args.repeats, device)
+    found = dict(
+        zip(calls, alternate(list(calls.values()), args.repeats, lambda: clock(device)), strict=True)
+    )
     step = found["whole run"] / args.steps
     print(f"{n}^3 particles, {m}^3 mesh, {args.steps} steps, batch {args.batch}, {device}, one thread")
     for name, seconds in found.items():

@@ -6,28 +6,14 @@ python benchmarks/power.py [--cells 256] [--maps 16] [--repeats 15]
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from powerbox import get_power
+from turns import alternate
 
 from evaluation.power import PowerSpectrum
 from gen.fields import Grid
-
-
-def alternate(calls: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Median CPU time of each call, one thread, in turns: a busy machine then slows all alike."""
-    times: list[list[float]] = [[] for _ in calls]
-    for turn in range(repeats + 1):
-        for i, call in enumerate(calls):
-            start = time.process_time()
-            call()
-            if turn:
-                times[i].append(time.process_time() - start)
-    return [statistics.median(t) for t in times]
 
 
 def compare(n: int, dim: int, maps: int, repeats: int) -> None:

@@ -10,8 +10,6 @@ python benchmarks/summary_statistics.py [--cells 256] [--maps 16] [--repeats 9]
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -19,6 +17,7 @@ import torch
 from powerbox import get_power
 from scipy import ndimage, stats
 from torch import Tensor
+from turns import alternate
 
 from evaluation.moments import SmoothedMoments
 from evaluation.pairs import PairedSpectra
@@ -35,18 +34,6 @@ def lognormal(grid: Grid, maps: int, sigma: float = 1.5, radius: float = 2.0) ->
     kernel = torch.exp(-((grid.wavenumber() * radius * grid.spacing[0]) ** 2) / 2).float()
     smooth = torch.fft.irfftn(torch.fft.rfftn(white, dim=axes) * kernel, s=grid.shape, dim=axes)
     return torch.exp(sigma * smooth / smooth.std() - sigma**2 / 2) - 1
-
-
-def alternate(calls: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Median CPU time of each call, one thread, in turns: a busy machine then slows all alike."""
-    times: list[list[float]] = [[] for _ in calls]
-    for turn in range(repeats + 1):
-        for i, call in enumerate(calls):
-            start = time.process_time()
-            call()
-            if turn:
-                times[i].append(time.process_time() - start)
-    return [statistics.median(t) for t in times]
 
 
 def transforms(x: Tensor, forward: int, back: int) -> Callable[[], None]:

@@ -199,12 +199,7 @@ def _bootstrap_error(values: np.ndarray, of: Measured, n: int, rng: np.random.Ge
     """``(P,)`` standard error of the mean over strata, from resampled boxes."""
     boxes = Boxes.of(of.simulation, of.stratum, int(of.stratum.max()) + 1)
     weights = bootstrap_weights(boxes, n, rng)
-    total, size = boxes.sums(values), boxes.size.astype(float)
-    means = np.zeros((n, values.shape[1]))
-    for s in range(boxes.n_strata):
-        rows = boxes.box_stratum == s
-        means += (weights[:, rows] @ total[rows]) / (weights[:, rows] @ size[rows])[:, None]
-    return means.std(0) / boxes.n_strata
+    return boxes.means(values, weights).mean(1).std(0)
 
 
 def _same_law(x: np.ndarray, y: np.ndarray, a: Measured, b: Measured, seed: int) -> float:

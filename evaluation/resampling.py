@@ -57,6 +57,15 @@ class Boxes:
         np.add.at(out, self.box, vectors)
         return out
 
+    def means(self, vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """``(R, n_strata, n_bins)`` means of each stratum, its boxes weighted by ``(R, n_boxes)``."""
+        total, size = self.sums(vectors), self.size.astype(float)
+        out = np.empty((len(weights), self.n_strata, vectors.shape[1]))
+        for s in range(self.n_strata):
+            rows = self.box_stratum == s
+            out[:, s] = (weights[:, rows] @ total[rows]) / (weights[:, rows] @ size[rows])[:, None]
+        return out
+
     def single_box_strata_as_maps(self) -> Boxes:
         """Where a stratum has one box only, its scatter is taken from its maps: each becomes a box."""
         alone = (self.per_stratum == 1)[self.stratum]

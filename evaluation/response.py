@@ -69,7 +69,7 @@ def response(
     for m, stratum in ((reference, stratum_a), (samples, stratum_b)):
         boxes = Boxes.of(m.simulation, stratum, n_strata)
         weights = np.concatenate([np.ones((1, boxes.n_boxes)), bootstrap_weights(boxes, n_bootstrap, rng)])
-        sides.append(np.einsum("ps,rsb->rpb", derive, _means(m.vectors, boxes, weights)))
+        sides.append(np.einsum("ps,rsb->rpb", derive, boxes.means(m.vectors, weights)))
     real, made = sides
     error = np.sqrt(real[1:].var(0) + made[1:].var(0))
     weight = np.where(error > 0, 1 / np.where(error > 0, error, 1) ** 2, 0)
@@ -106,16 +106,6 @@ def _derivative(params: np.ndarray, names: tuple[str, ...], n_strata: int) -> tu
             f"one line, got {n_strata}; give a reference with more"
         )
     return np.linalg.pinv(design)[1 : n + 1] / scale[:, None], middle
-
-
-def _means(vectors: np.ndarray, boxes: Boxes, weights: np.ndarray) -> np.ndarray:
-    """``(R, n_strata, n_bins)`` means over the boxes of each stratum."""
-    total, size = boxes.sums(vectors), boxes.size.astype(float)
-    out = np.empty((len(weights), boxes.n_strata, vectors.shape[1]))
-    for s in range(boxes.n_strata):
-        rows = boxes.box_stratum == s
-        out[:, s] = (weights[:, rows] @ total[rows]) / (weights[:, rows] @ size[rows])[:, None]
-    return out
 
 
 def _probability(
