@@ -102,7 +102,7 @@ PLANTED: dict[str, tuple[Cosmology, Change | None]] = {
 def p_values(reference: Sample, samples: Sample, t: Thresholds, seed: int) -> dict[str, float]:
     """Every p-value that the report's words rest on, and the pooled pixels' for comparison."""
     c = Judged("A", {}, "interior", reference, {"samples": samples}, by_maps=False)
-    e = evaluate(c, ["samples"], GRID, t, t.measurement.n_permutations, seed)
+    (e,) = evaluate([c], ["samples"], GRID, t, seed)
     found = {f"distance: {s}": x.distance_p for s, x in e.comparisons["samples"].items()}
     found |= {f"KS: {s}": _any_bin(x.ks_null) for s, x in e.comparisons["samples"].items()}
     joint = joint_tests(

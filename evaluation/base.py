@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -11,6 +12,10 @@ import torch
 from torch import Tensor
 
 from gen.errors import InputError
+from gen.io.rows import Rows, Values, selected
+
+LARGEST_IN_MEMORY = 1 << 28
+"""Bytes of fields of one set that are held at once, where all of them are needed together."""
 
 
 @runtime_checkable
@@ -69,24 +74,24 @@ class Sample:
     """Fields to be judged, with what they share.
 
     Args:
-        values: ``(N, 1, *shape)`` fields in physical units.
+        values: ``(N, 1, *shape)`` fields in physical units, in memory or in a file.
         simulation: ``(N,)`` the simulation (box) that each map was cut from, unique over the whole sample;
             None: every map is independent, which is what a generator claims of its own.
         stratum: ``(N,)`` the set of parameters (cosmology) of each map; None: all share one. Boxes are
             resampled inside a stratum, never across, for maps of different cosmologies do not have one law.
     """
 
-    values: Tensor
+    values: Values
     simulation: np.ndarray
     stratum: np.ndarray
 
     def __init__(
         self,
-        values: Tensor | np.ndarray,
+        values: Values | np.ndarray,
         simulation: np.ndarray | Tensor | None = None,
         stratum: np.ndarray | Tensor | None = None,
     ) -> None:
-        values = torch.as_tensor(values)
+        values = values if isinstance(values, Rows) else torch.as_tensor(values)
         n = values.shape[0]
         simulation = np.arange(n) if simulation is None else np.asarray(simulation)
         stratum = np.zeros(n, dtype=np.int64) if stratum is None else np.asarray(stratum)
@@ -102,7 +107,7 @@ class Sample:
 
     def select(self, mask: np.ndarray) -> Sample:
         """The maps at a boolean mask or at indices."""
-        return Sample(self.values[torch.as_tensor(mask)], self.simulation[mask], self.stratum[mask])
+        return Sample(selected(self.values, mask), self.simulation[mask], self.stratum[mask])
 
 
 def strata_of(params: Tensor | np.ndarray) -> np.ndarray:
@@ -171,6 +176,12 @@ def check_finite(values: Tensor) -> None:
             f"{len(bad)} of {len(good)} fields hold values that are not finite, the first is number "
             f"{bad[0].item()}; leave them out or make them anew"
         )
+
+
+def few(values: Values, at_most: int = LARGEST_IN_MEMORY // 2) -> Tensor:
+    """All fields, or where they would fill more than ``at_most`` bytes evenly spaced ones."""
+    n = max(1, at_most // (4 * math.prod(values.shape[1:])))
+    return values[:] if len(values) <= n else values[np.arange(n) * len(values) // n]
 
 
 def reference_pixels(values: Tensor, at_most: int = 1 << 22) -> np.ndarray:

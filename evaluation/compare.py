@@ -32,7 +32,7 @@ from scipy.stats import false_discovery_control
 
 from evaluation.base import Measured, Sample, Statistic, measure
 from evaluation.floor import Floor, nanmean, rms
-from evaluation.ks import PixelKS, Sides, classical_p, ks_distances, permutation_p, pixel_ks
+from evaluation.ks import PixelKS, Sides, classical_p, permutation_p, pixel_ks
 from evaluation.resampling import bootstrap_weights, common_strata
 from evaluation.variance import Components, Side
 from gen.errors import InputError
@@ -254,14 +254,14 @@ def _errors(a: Side, b: Side, floor: Floor, n_bootstrap: int, seed: int) -> dict
 def _kolmogorov(reference: Measured, samples: Measured, n: int, seed: int) -> dict[str, Any]:
     """KS per bin by ``_MOST_KS`` permutations at most, and the p of the distance by all of them."""
     sides = Sides.of(reference, samples, n, seed)
-    weights, z = sides.weights(), sides.standardised()
+    z = sides.standardised()
     single = sides.n_strata == 1  # raw values then have the same D, with their ties as they are
-    null = ks_distances(sides.vectors if single else z, weights[:, : _MOST_KS + 1])
+    null = sides.ks(sides.vectors if single else z, _MOST_KS)
     whole = Sides.of(reference, samples, 0, seed, surplus=True)
     values = whole.vectors if single else whole.standardised()
-    moved = rms(weights.T @ z)[:, None]
+    moved = rms(sides.differences(z))[:, None]
     return {
-        "ks_D": ks_distances(values, whole.weights())[0].astype(float),
+        "ks_D": whole.ks(values)[0].astype(float),
         "ks_p": permutation_p(null),
         "ks_p_independent": classical_p(values, whole.first[:, 0]),
         "ks_critical": np.quantile(null[1:], 0.95, axis=0).astype(float)

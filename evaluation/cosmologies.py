@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from evaluation.base import Sample, strata_of
 from gen.errors import InputError
+from gen.io.rows import selected
 
 if TYPE_CHECKING:
     from gen.io import FieldFile
@@ -98,7 +98,7 @@ def _group(
                 "sample at every cosmology of the reference"
             )
         ids = _simulation(file)
-        taken[name] = Sample(_tensor(file)[torch.as_tensor(mine)], None if ids is None else ids[mine])
+        taken[name] = Sample(selected(file.values, mine), None if ids is None else ids[mine])
     real = taken.pop("the reference")
     if len(np.unique(real.simulation)) == 1:
         real = Sample(real.values)
@@ -126,7 +126,7 @@ def _order(region: str) -> tuple[int, str]:
 
 
 def _check(name: str, file: FieldFile, reference: FieldFile) -> None:
-    values = _tensor(file)
+    values = file.values
     if values.ndim != reference.grid.dim + 2 or values.shape[1] != 1:
         raise InputError(
             f"{name} must hold maps of one channel, (N, 1, *grid), got shape {tuple(values.shape)}; "
@@ -142,13 +142,11 @@ def _check(name: str, file: FieldFile, reference: FieldFile) -> None:
             f"{name} has the parameters {', '.join(file.space.names) or 'none'}, the reference "
             f"{', '.join(reference.space.names) or 'none'}; they must be the same in the same order"
         )
-    if not bool(torch.isfinite(values).all()):
-        bad = int((~torch.isfinite(values.flatten(1)).all(1)).sum())
+    bad = sum(
+        int((~torch.isfinite(values[i : i + 64].flatten(1)).all(1)).sum()) for i in range(0, len(values), 64)
+    )
+    if bad:
         raise InputError(f"{name} holds {bad} maps with values that are not finite; mend or drop them")
-
-
-def _tensor(file: FieldFile) -> Tensor:
-    return torch.as_tensor(file.values)
 
 
 def _params(file: FieldFile) -> np.ndarray:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
-from evaluation.base import Measured, Statistic, measure
+from evaluation.base import Measured, Sample, Statistic, few, measure, reference_pixels
 from evaluation.bispectrum import Bispectrum
-from evaluation.compare import Comparison, PixelKS, compare_measured, correct, pixel_ks
+from evaluation.compare import Comparison, PixelKS, compare_measured, correct
 from evaluation.cosmologies import REGIONS, Cosmology
+from evaluation.ks import pixel_cdf, pixel_ks_measured, pixel_levels
 from evaluation.literature import LiteratureTests, literature_tests
 from evaluation.minkowski import Minkowski
 from evaluation.pdf import Moments, PixelPDF
@@ -18,11 +22,14 @@ from evaluation.peaks import Peaks
 from evaluation.power import PowerSpectrum
 from evaluation.residuals import PowerError, Residual, power_error, residual
 from evaluation.scattering import Scattering
+from evaluation.spread import spread
 from evaluation.thresholds import Measurement, Thresholds
 from evaluation.verdict import FAMILIES
 from gen.fields import Grid
 
 N_STATISTICS = 12  # at most, of ``statistics``
+PIXELS = "pixels"  # their distribution, measured beside the statistics
+BLOCK = 1 << 24  # bytes of fields that are measured as one task
 
 
 @dataclass(eq=False)
@@ -30,13 +37,14 @@ class Evaluated:
     """Everything measured at one cosmology; the inner dictionaries are by set of samples."""
 
     cosmology: Cosmology
+    statistics: list[Statistic]
+    real: dict[str, Measured]
+    made: dict[str, dict[str, Measured]]
     comparisons: dict[str, dict[str, Comparison]] = field(default_factory=dict)
     residuals: dict[str, dict[str, Residual]] = field(default_factory=dict)
     power: dict[str, PowerError] = field(default_factory=dict)
     pixels: dict[str, PixelKS] = field(default_factory=dict)
     literature: dict[str, LiteratureTests] = field(default_factory=dict)
-    real: dict[str, Measured] = field(default_factory=dict)  # by statistic
-    made: dict[str, dict[str, Measured]] = field(default_factory=dict)
 
 
 def regions(evaluated: list[Evaluated]) -> list[str]:
@@ -69,41 +77,133 @@ def permutations_needed(n_cosmologies: int, t: Thresholds) -> int:
     )
 
 
-def evaluate(
-    c: Cosmology, names: list[str], grid: Grid, t: Thresholds, n_permutations: int, seed: int
-) -> Evaluated:
-    """Measure the reference and every set of samples once, and compare them."""
+@dataclass(frozen=True, eq=False)
+class Ruler:
+    """What is measured of every map at one cosmology, the bins set by its real maps."""
+
+    statistics: list[Statistic]
+    levels: torch.Tensor  # of pixels
+
+    @classmethod
+    def of(cls, grid: Grid, reference: torch.Tensor, m: Measurement) -> Ruler:
+        return cls(statistics(grid, reference, m), pixel_levels(reference_pixels(reference)))
+
+
+def measure_block(ruler: Ruler, values: torch.Tensor) -> dict[str, np.ndarray]:
+    """``(B, n_bins)`` of every statistic by name, and of the pixels' distribution."""
+    found = {name: m.vectors for name, m in measure(ruler.statistics, Sample(values)).items()}
+    return {**found, PIXELS: pixel_cdf(values, ruler.levels)}
+
+
+def measure_all(
+    judged: Sequence[Cosmology], names: Sequence[str], grid: Grid, t: Thresholds, executor: Executor | None
+) -> list[Evaluated]:
+    """Measure all maps of the reference and of every set of samples, a block at a time."""
+    rulers = spread(
+        Ruler.of,
+        ((grid, few(c.reference.values), t.measurement) for c in judged),
+        executor,
+        "bins",
+        [1] * len(judged),
+    )
+    rows = max(1, BLOCK // (4 * grid.n_cells))
+    samples = [(r, s) for r, c in zip(rulers, judged, strict=True)
+               for s in (c.reference, *(c.samples[name] for name in names))]  # fmt: skip
+    blocks = [(i, start) for i, (_, s) in enumerate(samples) for start in range(0, len(s), rows)]
+    tasks = ((samples[i][0], samples[i][1].values[start : start + rows].clone()) for i, start in blocks)
+    sizes = [min(rows, len(samples[i][1]) - start) for i, start in blocks]
+    parts: list[list[dict[str, np.ndarray]]] = [[] for _ in samples]
+    for (i, _), part in zip(blocks, spread(measure_block, tasks, executor, "maps", sizes), strict=True):
+        parts[i].append(part)
+    measured = iter([_joined(of, sample) for of, (_, sample) in zip(parts, samples, strict=True)])
+    return [
+        Evaluated(c, r.statistics, next(measured), {name: next(measured) for name in names})
+        for r, c in zip(rulers, judged, strict=True)
+    ]
+
+
+def _joined(parts: list[dict[str, np.ndarray]], sample: Sample) -> dict[str, Measured]:
+    return {
+        name: Measured(np.concatenate([part[name] for part in parts]), sample.simulation, sample.stratum)
+        for name in parts[0]
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Everything found of one set of samples at one cosmology."""
+
+    comparisons: dict[str, Comparison]
+    residuals: dict[str, Residual]
+    power: PowerError
+    pixels: PixelKS
+    literature: LiteratureTests
+
+
+def judge(
+    statistics: Sequence[Statistic],
+    real: Mapping[str, Measured],
+    made: Mapping[str, Measured],
+    grid: Grid,
+    t: Thresholds,
+    n_permutations: int,
+    seed: int,
+) -> Found:
+    """Compare what was measured of one set of samples with the same of the reference."""
     m = t.measurement
-    chosen = statistics(grid, c.reference.values, m)
-    real = measure(chosen, c.reference)
-    e = Evaluated(c, real=real)
-    for name in names:
-        made = e.made[name] = measure(chosen, c.samples[name])
-        e.comparisons[name] = {
-            s.name: compare_measured(
-                s,
-                real[s.name],
-                made[s.name],
-                n_bootstrap=m.n_bootstrap,
-                n_permutations=n_permutations,
-                seed=seed,
-            )
-            for s in chosen
-        }
-        e.residuals[name] = {
-            s.name: residual(e.comparisons[name][s.name], real[s.name], made[s.name]) for s in chosen
-        }
-        e.power[name] = power_error(
-            e.comparisons[name]["power"],
-            e.residuals[name]["power"],
-            real["power"],
-            t.power.k_max * grid.k_nyquist,
-            m.n_splits,
-            seed,
+    comparisons = {
+        s.name: compare_measured(
+            s,
+            real[s.name],
+            made[s.name],
+            n_bootstrap=m.n_bootstrap,
+            n_permutations=n_permutations,
+            seed=seed,
         )
-        e.pixels[name] = pixel_ks(c.reference, c.samples[name], n_permutations=m.n_bootstrap, seed=seed)
-        e.literature[name] = literature_tests(c.reference, c.samples[name], real, made, seed=seed)
-    return e
+        for s in statistics
+    }
+    residuals = {name: residual(c, real[name], made[name]) for name, c in comparisons.items()}
+    power = power_error(
+        comparisons["power"],
+        residuals["power"],
+        real["power"],
+        t.power.k_max * grid.k_nyquist,
+        m.n_splits,
+        seed,
+    )
+    pixels = real[PIXELS], made[PIXELS], grid.n_cells
+    return Found(
+        comparisons,
+        residuals,
+        power,
+        pixel_ks_measured(*pixels, n_permutations=m.n_bootstrap, seed=seed),
+        literature_tests(*pixels, real, made, seed=seed),
+    )
+
+
+def evaluate(
+    judged: Sequence[Cosmology],
+    names: Sequence[str],
+    grid: Grid,
+    t: Thresholds,
+    seed: int,
+    executor: Executor | None = None,
+) -> list[Evaluated]:
+    """Measure the reference and every set of samples once, and compare them, cosmology by cosmology."""
+    evaluated = measure_all(judged, names, grid, t, executor)
+    n = permutations_needed(len(judged), t)
+    pairs = [(e, name) for e in evaluated for name in names]
+    tasks = ((e.statistics, e.real, e.made[name], grid, t, n, seed) for e, name in pairs)
+    found = spread(judge, tasks, executor, "comparisons", [1] * len(pairs))
+    for (e, name), j in zip(pairs, found, strict=True):
+        e.comparisons[name], e.residuals[name] = j.comparisons, j.residuals
+        e.power[name], e.pixels[name], e.literature[name] = j.power, j.pixels, j.literature
+    for name in names:
+        correct_ks(evaluated, name)
+    for e in evaluated:
+        for measured in (e.real, *e.made.values()):
+            del measured[PIXELS]
+    return evaluated
 
 
 def correct_ks(evaluated: list[Evaluated], name: str) -> None:

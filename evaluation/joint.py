@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluation.base import Measured, Sample
+from evaluation.base import LARGEST_IN_MEMORY, Measured, Sample
 from evaluation.compare import holm
 from evaluation.covariance import compare_covariance
 from evaluation.evaluate import Evaluated
 from evaluation.frechet import frechet_distance
 from evaluation.hotelling import Pair, hotelling
+from evaluation.ks import no_surplus
 from evaluation.memorisation import copying, diversity
 from evaluation.resampling import Boxes, common_strata
-from evaluation.spread import spread
+from evaluation.spread import IN_FLIGHT, spread
 from evaluation.thresholds import Thresholds
 from evaluation.two_sample import field_c2st, summary_c2st
 from evaluation.verdict import CONSISTENT, DIFFERS, FAMILIES, UNTESTED
@@ -125,7 +126,7 @@ def judge_regions(
         t.measurement.n_permutations,
         math.ceil(1.2 * FAMILIES * N_TESTS * len(regions) / t.significance),
     )
-    tasks = [
+    tasks = (
         (
             region,
             name,
@@ -142,8 +143,12 @@ def judge_regions(
         for name in names
         for region in regions
         for here in [[e for e in evaluated if e.cosmology.region == region]]
-    ]
-    found = spread(joint_tests, tasks, executor, "joint tests")
+    )
+    n_tasks = len(names) * len(regions)
+    held = 0 if training is None else len(training)
+    size = 4 * grid.n_cells * (held + sum(len(e.cosmology.reference) for e in evaluated))
+    in_flight = max(2, min(IN_FLIGHT, 8 * LARGEST_IN_MEMORY // size))
+    found = spread(joint_tests, tasks, executor, "joint tests", [1] * n_tasks, in_flight)
     out: list[JointTest] = []
     for i in range(0, len(found), len(regions)):
         mine = [test for of_region in found[i : i + len(regions)] for test in of_region]
@@ -176,12 +181,20 @@ def pooled(parts: Sequence[Measured]) -> Measured:
 
 
 def pooled_fields(parts: Sequence[Sample]) -> Sample:
-    """Fields of several cosmologies as one sample, a stratum each."""
+    """Fields of several cosmologies as one sample, a stratum each; of very many the first boxes."""
+    n = LARGEST_IN_MEMORY // (4 * math.prod(parts[0].values.shape[1:])) // len(parts)
+    parts = [s if len(s) <= n else _first(s, n) for s in parts]
     return Sample(
-        torch.cat([s.values for s in parts]),
+        torch.cat([s.values[:] for s in parts]),
         np.concatenate([_unique(i, s.simulation) for i, s in enumerate(parts)]),
         np.repeat(np.arange(len(parts)), [len(s) for s in parts]),
     )
+
+
+def _first(sample: Sample, n: int) -> Sample:
+    """Whole boxes of one cosmology, at most n maps."""
+    boxes = Boxes.of(sample.simulation, np.zeros(len(sample), int), 1)
+    return sample.select(no_surplus(boxes, np.array([n])))
 
 
 def _unique(i: int, simulation: np.ndarray) -> np.ndarray:

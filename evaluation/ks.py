@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,8 +12,11 @@ import torch
 from scipy.special import kolmogorov
 from scipy.stats import ks_2samp
 
-from evaluation.base import Measured, Sample, check_finite
+from evaluation.base import Measured, Sample, check_finite, few, reference_pixels
 from evaluation.resampling import Boxes, common_strata, permutations, side_weights
+from gen.io.rows import Values
+
+_WAYS = 256  # divisions at once, for the sake of memory
 
 
 def ks_distances(vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -82,41 +86,54 @@ def pixel_ks(
     """Two-sample KS of the pooled pixels (Mustafa et al. 2019, arXiv:1706.02390), with two p-values.
 
     ``p_pooled`` takes pixels for independent, as published. ``p`` exchanges whole boxes inside each
-    stratum; its distances are taken on ``n_levels`` quantiles of all pixels. If the
-    samples hold more maps of a stratum than the reference, the surplus is left out of ``p``.
+    stratum. Distances are taken at every pixel if there are no more than 2^16, else on ``n_levels``
+    quantiles. A surplus of samples over the reference's maps of a stratum is left out of ``p``.
     """
-    check_finite(reference.values)
-    check_finite(samples.values)
-    x, y = (np.sort(v.values.reshape(-1).cpu().numpy()) for v in (reference, samples))
-    both = np.sort(
-        np.concatenate([v[:: max(1, len(v) >> 21)] for v in (x, y)])
-    )  # every pixel below 2^22 of them
-    gap = np.searchsorted(x, both, side="right") / len(x) - np.searchsorted(y, both, side="right") / len(y)
-    distance = float(np.abs(gap).max())
-    n = len(x) * len(y) / (len(x) + len(y))
-    grid = torch.from_numpy(np.unique(both[:: max(1, len(both) // n_levels)]))
+    pixels = np.concatenate([reference_pixels(few(s.values), 1 << 22) for s in (reference, samples)])
+    levels = pixel_levels(pixels, len(pixels) if len(pixels) <= 1 << 16 else n_levels)
+    a, b = (Measured(pixel_cdf(s.values, levels), s.simulation, s.stratum) for s in (reference, samples))
+    return pixel_ks_measured(
+        a, b, math.prod(reference.values.shape[2:]), n_permutations=n_permutations, seed=seed
+    )
 
-    a, b = (Measured(pixel_cdf(s.values, grid), s.simulation, s.stratum) for s in (reference, samples))
-    sides = Sides.of(a, b, n_permutations, seed)
-    null = np.abs(sides.weights().T @ sides.vectors).max(1, keepdims=True)
+
+def pixel_ks_measured(
+    reference: Measured, samples: Measured, n_pixels: int, *, n_permutations: int = 1000, seed: int = 0
+) -> PixelKS:
+    """The same from ``pixel_cdf`` of the maps of both, each of ``n_pixels`` pixels."""
+    n, m = n_pixels * len(reference), n_pixels * len(samples)
+    gap = reference.vectors.mean(0, dtype=float) - samples.vectors.mean(0, dtype=float)
+    distance = float(np.abs(gap).max())
+    sides = Sides.of(reference, samples, n_permutations, seed)
+    null = np.abs(sides.differences(sides.vectors)).max(1, keepdims=True)
     return PixelKS(
         D=distance,
-        p_pooled=float(kolmogorov(np.sqrt(n) * distance)),
+        p_pooled=float(kolmogorov(math.sqrt(n * m / (n + m)) * distance)),
         p=float(permutation_p(null)[0]),
-        n_pixels_reference=len(x),
-        n_pixels_samples=len(y),
+        n_pixels_reference=n,
+        n_pixels_samples=m,
         critical_D=float(np.quantile(null[1:], 0.95)),
     )
 
 
-def pixel_cdf(values: torch.Tensor, grid: torch.Tensor) -> np.ndarray:
-    """``(N, n_levels)`` share of each map's pixels at or below every level."""
-    flat = values.flatten(1)
-    index = torch.bucketize(flat.cpu(), grid.to(flat.dtype)) + torch.arange(len(flat))[:, None] * (
-        len(grid) + 1
-    )
-    counts = torch.bincount(index.reshape(-1), minlength=len(flat) * (len(grid) + 1)).reshape(len(flat), -1)
-    return (counts.cumsum(1)[:, :-1].double() / flat.shape[1]).numpy()
+def pixel_levels(pixels: np.ndarray, n_levels: int = 1024) -> torch.Tensor:
+    """``n_levels`` of the ordered pixels, evenly spaced, and the last one."""
+    ordered = np.sort(pixels)
+    return torch.from_numpy(np.unique(np.append(ordered[:: max(1, len(ordered) // n_levels)], ordered[-1])))
+
+
+def pixel_cdf(values: Values, levels: torch.Tensor) -> np.ndarray:
+    """``(N, n_levels)`` share of each map's pixels at or below every level, float32."""
+    n_bins = len(levels) + 1
+    out = np.empty((len(values), len(levels)), dtype=np.float32)
+    for start in range(0, len(values), 64):
+        part = values[start : start + 64]
+        check_finite(part)
+        part = part.flatten(1).cpu()
+        index = torch.bucketize(part, levels.to(part.dtype)) + torch.arange(len(part))[:, None] * n_bins
+        counts = torch.bincount(index.reshape(-1), minlength=len(part) * n_bins).reshape(len(part), -1)
+        out[start : start + 64] = (counts.cumsum(1)[:, :-1].double() / part.shape[1]).numpy()
+    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +156,7 @@ class Sides:
         stratum_a, stratum_b, n_strata = common_strata(a, b)
         boxes_a = Boxes.of(a.simulation, stratum_a, n_strata)
         boxes_b = Boxes.of(b.simulation, stratum_b, n_strata)
-        keep = np.arange(len(b)) if surplus else _no_surplus(boxes_b, boxes_a.maps)
+        keep = np.arange(len(b)) if surplus else no_surplus(boxes_b, boxes_a.maps)
         boxes_b = Boxes.of(boxes_b.box[keep], stratum_b[keep], n_strata)
         boxes_b = boxes_b.grouped(np.rint(boxes_a.maps / boxes_a.per_stratum).astype(int))
         return cls(
@@ -152,11 +169,23 @@ class Sides:
     def standardised(self) -> np.ndarray:
         return standardised(self.vectors, self.stratum, self.n_strata, self.first[:, 0])
 
-    def weights(self) -> np.ndarray:
-        return side_weights(self.first, self.stratum, self.n_strata)
+    def weights(self, ways: slice = slice(None)) -> np.ndarray:
+        """``(N, R)`` of all divisions or some; see ``side_weights``."""
+        return side_weights(self.first[:, ways], self.stratum, self.n_strata)
+
+    def differences(self, values: np.ndarray) -> np.ndarray:
+        """``(n + 1, n_bins)`` mean of the first side less the other's, every stratum counting equally."""
+        values, ways = values.astype(float), range(0, self.first.shape[1], _WAYS)
+        return np.concatenate([self.weights(slice(i, i + _WAYS)).T @ values for i in ways])
+
+    def ks(self, values: np.ndarray, n: int | None = None) -> np.ndarray:
+        """``(n + 1, n_bins)`` KS distance of the two sides, for the truth and the first n permutations."""
+        end = self.first.shape[1] if n is None else min(n + 1, self.first.shape[1])
+        ways = (slice(i, min(i + _WAYS, end)) for i in range(0, end, _WAYS))
+        return np.concatenate([ks_distances(values, self.weights(some)) for some in ways])
 
 
-def _no_surplus(boxes: Boxes, allowed: np.ndarray) -> np.ndarray:
+def no_surplus(boxes: Boxes, allowed: np.ndarray) -> np.ndarray:
     """Indices of maps: whole boxes in order until a stratum has as many maps as allowed; at least one box."""
     keep = np.zeros(boxes.n_boxes, bool)
     for s in range(boxes.n_strata):

@@ -75,7 +75,7 @@ def copying(
     b = Measured(r_samples[:, None], samples.simulation, samples.stratum)
     sides = Sides.of(a, b, n_permutations, seed)
     rank = _ranks(sides.vectors[:, 0], sides.stratum)
-    null = -(sides.weights().T @ rank)[:, None]  # mean rank of samples less that of the held-out
+    null = -sides.differences(rank[:, None])  # mean rank of samples less that of the held-out
     return Copying(
         closer=_probability(r_held_out, r_samples, *common_strata(a, b)),
         p=float(permutation_p(null)[0]),
@@ -92,7 +92,7 @@ def copying(
 
 def _nearest(sample: Sample, training: Sample, grid: Grid, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     likeness = Likeness(grid)
-    asked = [likeness.normalised(part) for part in sample.values.split(batch_size)]
+    asked = [likeness.normalised(part) for part in sample.values[:].split(batch_size)]
     best, index = np.full(len(sample), -np.inf), np.zeros(len(sample), np.int64)
     step = 16 * batch_size
     for j in range(0, len(training), step):
@@ -183,7 +183,7 @@ def diversity(
         b = b.select(keep)
         first = permutations(boxes_a, boxes_b, n_permutations, np.random.default_rng([seed, s]))
         box = np.concatenate([boxes_a.box, boxes_a.n_boxes + boxes_b.box])
-        values = np.concatenate([a.values.cpu().numpy(), b.values.cpu().numpy()])
+        values = np.concatenate([s.values[:].cpu().numpy() for s in (a, b)])
         # Boxes change sides whole, so the largest likeness to each other box is all that is needed.
         r = _pairs(likeness, Sample(values))
         to_box = np.stack([r[:, box == i].max(1) for i in range(box.max() + 1)], axis=1)
@@ -208,5 +208,5 @@ def diversity(
 
 
 def _pairs(likeness: Likeness, sample: Sample, rows: int = 64) -> np.ndarray:
-    x = likeness.normalised(sample.values)
+    x = likeness.normalised(sample.values[:])
     return torch.cat([likeness.between(part, x) for part in x.split(rows)]).cpu().numpy()

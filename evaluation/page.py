@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from evaluation import plots
+from evaluation.base import few
 from evaluation.evaluate import Evaluated
 from evaluation.thresholds import Thresholds
 from evaluation.verdict import NAMES, number
@@ -164,13 +165,12 @@ def _excess(e: Evaluated, styles: dict[str, plots.Look], t: Thresholds) -> plots
 def _images(e: Evaluated, names: Sequence[str], n: int) -> dict[str, Any]:
     """The first n maps of every kind, real ones from as many simulations as there are, on one scale."""
     c = e.cosmology
-    scale = plots.Scale.of(c.reference.values.numpy())
+    scale = plots.Scale.of(few(c.reference.values).numpy())
     _, firsts = np.unique(c.reference.simulation, return_index=True)
     real = [*sorted(firsts), *sorted(set(range(len(c.reference))) - set(firsts))][:n]
-    rows = [("real", [plots.picture(c.reference.values[i, 0].numpy(), scale) for i in real])]
+    rows = [("real", [plots.picture(x[0].numpy(), scale) for x in c.reference.values[np.array(real)]])]
     for name in names:
-        values = c.samples[name].values
-        rows.append((name, [plots.picture(values[i, 0].numpy(), scale) for i in range(min(n, len(values)))]))
+        rows.append((name, [plots.picture(x[0].numpy(), scale) for x in c.samples[name].values[:n]]))
     return {"rows": rows, "low": scale.low, "high": scale.high, "log": scale.log}
 
 

@@ -137,7 +137,7 @@ def measure_pairs(
         )
     pairs = PairedSpectra(spectrum)
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
-    for s, t in zip(samples.split(batch_size), truth.values.split(batch_size), strict=True):
+    for s, t in zip(samples.split(batch_size), truth.values[:].split(batch_size), strict=True):
         for values in (s, t):
             check_finite(values)
         rows.append(pairs.spectra(torch.cat([s, t.to(s)], dim=1)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -71,6 +71,13 @@ def independent_modes(grid: Grid, edges: np.ndarray, window: Tensor, share: floa
     return (count**2 / pairs).numpy()
 
 
+def _compressed(first: Tensor, columns: Tensor, values: Tensor, width: int) -> Tensor:
+    """A sparse matrix by compressed rows, which torch calls "beta" once in a process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+        return torch.sparse_csr_tensor(first, columns, values, (len(first) - 1, width), check_invariants=True)
+
+
 class PowerSpectrum:
     """P(k) = <|FFT(w (x - m))|^2> V / (N^2 <w^2>) in shells of k, dimensionless field -> [1/k_unit^dim].
 
@@ -116,27 +123,27 @@ class PowerSpectrum:
             norm /= self._window.square().mean().item()
             self.n_modes = independent_modes(grid, self.edges, self._window)
         first = torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(shell).cumsum(0)]).int()
-        with warnings.catch_warnings():  # torch calls its compressed rows "beta" once in a process
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
-            self._average = torch.sparse_csr_tensor(
-                first, modes.int(), weight / count[shell] * norm, (len(count), len(k)), check_invariants=True
-            )
+        self._average = _compressed(first, modes.int(), weight / count[shell] * norm, len(k))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to another process: torch cannot send its compressed rows without a warning."""
+        average = self._average
+        parts = average.crow_indices(), average.col_indices(), average.values(), average.shape[1]
+        return {**self.__dict__, "_average": parts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= {**state, "_average": _compressed(*state["_average"])}
 
     def __call__(self, values: Tensor) -> Tensor:
         """``(B, 1, *shape)`` -> ``(B, n_bins)`` float64."""
-        out = []
-        for x in self._groups(values):
-            f = self._transform(x)
-            out += self._bin(f.real.square().add_(f.imag.square()))
-        return torch.stack(out)
+        modes = (self.modes(x) for x in values.split(self.group))
+        return torch.cat([self.average(f.real.square().add_(f.imag.square())) for f in modes])
 
     def cross(self, a: Tensor, b: Tensor) -> Tensor:
         """Cross spectrum of the pairs, <Re F_a F_b*> with the same normalisation, ``(B, n_bins)``."""
-        out = []
-        for x, y in zip(self._groups(a), self._groups(b), strict=True):
-            f, g = self._transform(x), self._transform(y)
-            out += self._bin(f.real * g.real + f.imag * g.imag)
-        return torch.stack(out)
+        groups = zip(a.split(self.group), b.split(self.group), strict=True)
+        modes = ((self.modes(x), self.modes(y)) for x, y in groups)
+        return torch.cat([self.average(f.real * g.real + f.imag * g.imag) for f, g in modes])
 
     def coherence(self, a: Tensor, b: Tensor) -> Tensor:
         """r(k) = P_ab / sqrt(P_aa P_bb), each averaged over its shell before the ratio, ``(B, n_bins)``.
@@ -145,19 +152,20 @@ class PowerSpectrum:
         """
         return self.cross(a, b) / (self(a) * self(b)).sqrt()
 
-    def _groups(self, values: Tensor) -> tuple[Tensor, ...]:
-        """The maps in groups that stay in cache, in single or double precision as they came."""
+    @property
+    def group(self) -> int:
+        """How many maps to take at once, so that they stay in cache."""
+        return max(1, _GROUP_CELLS // self.grid.n_cells)
+
+    def modes(self, values: Tensor) -> Tensor:
+        """F = FFT(w (x - m)) of ``(B, 1, *shape)`` on the half lattice, ``(B, n)``, precision as it came.
+
+        The rounding of a single-precision transform is white, at about 1e-14 of the field's variance.
+        """
         x = single_channel(values, self.grid.dim)
         if tuple(x.shape[1:]) != self.grid.shape:
             raise InputError(f"fields must have the grid's shape {self.grid.shape}, got {tuple(x.shape[1:])}")
         x = x if x.dtype == torch.float64 else x.float()
-        return x.split(max(1, _GROUP_CELLS // self.grid.n_cells))
-
-    def _transform(self, x: Tensor) -> Tensor:
-        """``(B, n_modes)`` half lattice of the tapered maps less their weighted means.
-
-        The rounding of a single-precision transform is white, at about 1e-14 of the field's variance.
-        """
         axes = tuple(range(1, x.ndim))
         if self._window is None:
             x = x - x.mean(axes, keepdim=True)
@@ -166,6 +174,7 @@ class PowerSpectrum:
             x = (x - (x * w).mean(axes, keepdim=True) / w.mean()) * w
         return torch.fft.rfftn(x, dim=axes).flatten(1)
 
-    def _bin(self, power: Tensor) -> list[Tensor]:
-        average = self._average.to(power.device)
-        return [average @ p for p in power.double()]
+    def average(self, products: Tensor) -> Tensor:
+        """P(k) of products of ``modes``, |F|^2 or Re F G*: ``(B, n)`` -> ``(B, n_bins)`` float64."""
+        average = self._average.to(products.device)
+        return torch.stack([average @ p for p in products.double()])

@@ -19,11 +19,10 @@ import torch
 
 from evaluation.base import Sample
 from evaluation.cosmologies import FEWEST_SIMULATIONS, cosmologies
-from evaluation.evaluate import Evaluated, correct_ks, evaluate, permutations_needed, regions
+from evaluation.evaluate import Evaluated, evaluate, permutations_needed, regions
 from evaluation.headline import headline
 from evaluation.joint import JointTest, judge_regions
 from evaluation.page import page
-from evaluation.spread import spread
 from evaluation.thresholds import Thresholds, load_thresholds
 from evaluation.verdict import Demand, Judged, Standing, Word, excess_demands, power_demand, standing, words
 from gen.errors import InputError
@@ -84,17 +83,11 @@ def report(
     names = sorted(samples, key=lambda name: name == baseline)
     grid = reference.grid
     judged = cosmologies(samples, reference)
-    permutations = permutations_needed(len(judged), t)
-    tasks = [(c, names, grid, t, permutations, seed) for c in judged]
-    evaluated = spread(evaluate, tasks, executor, "statistics")
-    for name in names:
-        correct_ks(evaluated, name)
+    evaluated = evaluate(judged, names, grid, t, seed, executor)
     judgement = _judge(evaluated, names, baseline, t)
     trained_on = None if training is None else Sample(training.values, training.simulation)
     judgement.joint = judge_regions(evaluated, names, grid, t, trained_on, seed, executor)
-    document = _document(
-        evaluated, judgement, names, baseline, t, samples, reference, seed, provenance, permutations
-    )
+    document = _document(evaluated, judgement, names, baseline, t, samples, reference, seed, provenance)
     text = json.dumps(document, indent=1, allow_nan=False)
     html = page(document, evaluated, t)
     out = Path(out)
@@ -168,7 +161,6 @@ def _document(
     reference: FieldFile,
     seed: int,
     provenance: Mapping[str, Any],
-    permutations: int,
 ) -> dict[str, Any]:
     grid = reference.grid
     files = {"reference": reference, **{name: samples[name] for name in names}}
@@ -198,7 +190,7 @@ def _document(
             "cosmologies": [_numbers(e) for e in evaluated],
             "provenance": {
                 "seed": seed,
-                "n_permutations": permutations,
+                "n_permutations": permutations_needed(len(evaluated), t),
                 "n_maps": {name: len(file.values) for name, file in files.items()},
                 "training_range": {"low": reference.space.low, "high": reference.space.high},
                 **provenance,

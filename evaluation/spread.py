@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from gen.errors import InputError
 from gen.processes import processes as pool_of
 
 T = TypeVar("T")
+IN_FLIGHT = 32
 
 
 @contextmanager
@@ -58,20 +59,37 @@ def _client(scheduler: str) -> Iterator[Executor]:
 
 
 def spread(
-    function: Callable[..., T], tasks: Sequence[tuple[object, ...]], executor: Executor | None, label: str
+    function: Callable[..., T],
+    tasks: Iterable[tuple[object, ...]],
+    executor: Executor | None,
+    label: str,
+    sizes: Sequence[int],
+    in_flight: int = IN_FLIGHT,
 ) -> list[T]:
-    """``function(*task)`` of every task, in their order, with a progress bar; one thread each."""
-    with tqdm(total=len(tasks), desc=label, disable=None) as bar:
+    """``function(*task)`` of every task, in their order, with a progress bar; one thread each.
+
+    Tasks are drawn when their turn is near, so that they may be read from a file as the work goes on.
+    ``sizes``: how much of the bar each task is worth; ``in_flight``: tasks handed out and not done, at most.
+    """
+    with tqdm(total=sum(sizes), desc=label, disable=None) as bar:
         if executor is None:
             found = []
-            for task in tasks:
+            for task, size in zip(tasks, sizes, strict=True):
                 found.append(_on_one_thread(function, task))
-                bar.update()
+                bar.update(size)
             return found
-        futures = [executor.submit(_on_one_thread, function, task) for task in tasks]
-        for future in futures:
-            future.add_done_callback(lambda _: bar.update())
-        return [future.result() for future in futures]
+        futures: list[Future[T]] = []
+        for i, task in enumerate(tasks):
+            futures.append(executor.submit(_on_one_thread, function, task))
+            if i >= in_flight:
+                futures[i - in_flight].result()
+                bar.update(sizes[i - in_flight])
+        out = []
+        for i, future in enumerate(futures):
+            out.append(future.result())
+            if i >= len(futures) - in_flight:
+                bar.update(sizes[i])
+        return out
 
 
 def _on_one_thread(function: Callable[..., T], task: tuple[object, ...]) -> T:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import ks_2samp
 
-from evaluation.base import Measured, Sample
+from evaluation.base import Measured
 from evaluation.compare import compare_measured
+from evaluation.ks import pixel_cdf
 from evaluation.literature import ks_distance, ks_probability, literature_tests
 from evaluation.residuals import Residual, power_error, residual, simulation_means, standard_error
 
@@ -126,13 +128,14 @@ def test_the_seeds_tests_stand_beside_real_against_real():
     names = ("power", "V0", "V1", "V2")
     real, made, off = ({s: drawn(rng, *shape, 100, shift) for s in names}
                        for shape, shift in (((24, 8), 0), ((192, 1), 0), ((192, 1), 1.5)))  # fmt: skip
-    pixels = [Sample(rng.standard_normal((192, 1, 8, 8)).astype(np.float32) + s, ids)
-              for s, ids in ((0, real["power"].simulation), (0, None), (0.2, None))]  # fmt: skip
-    same = literature_tests(pixels[0], pixels[1], real, made, n_splits=8)
+    levels = torch.linspace(-6, 6, 1001)
+    white = [torch.from_numpy(rng.standard_normal((192, 1, 8, 8)) + s) for s in (0, 0, 0.2)]
+    pixels = [Measured(pixel_cdf(x, levels), real["power"].simulation, np.zeros(192)) for x in white]
+    same = literature_tests(pixels[0], pixels[1], 64, real, made, n_splits=8)
     assert same.n_maps == 96 and same.fourier.n == 100 and same.minkowski.n == 300
     assert same.fourier.real_above_05 < 85, "halves of real boxes are rejected more often than 5 %"
     assert same.fourier.above_05 > same.fourier.real_above_05 - 5
-    different = literature_tests(pixels[0], pixels[2], real, off, n_splits=8)
+    different = literature_tests(pixels[0], pixels[2], 64, real, off, n_splits=8)
     assert different.fourier.above_05 < 20
     assert different.pixel_D > 2 * different.real_pixel_D
     assert different.pixel_D == pytest.approx(0.08, abs=0.015), "2 Phi(0.1) - 1"

@@ -24,9 +24,11 @@ def fails(x: int) -> int:
 @pytest.mark.parametrize("processes", [1, 2])
 def test_results_are_in_order_and_errors_come_through(processes: int) -> None:
     with workers(processes) as executor:
-        assert spread(threads_and, [(i,) for i in range(8)], executor, "test") == [(1, i) for i in range(8)]
+        assert spread(threads_and, [(i,) for i in range(8)], executor, "test", [1] * 8) == [
+            (1, i) for i in range(8)
+        ]
         with pytest.raises(InputError, match="task 0"):
-            spread(fails, [(i,) for i in range(3)], executor, "test")
+            spread(fails, [(i,) for i in range(3)], executor, "test", [1] * 3)
 
 
 def written(out: Path, processes: int = 1, scheduler: str | None = None) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 import gen
+from evaluation.base import LARGEST_IN_MEMORY
 from evaluation.report import report as judge
 from evaluation.report import restricted
 from evaluation.spread import workers
@@ -23,7 +25,7 @@ from gen.config import load_recipe
 from gen.data.base import SimulationSet
 from gen.errors import InputError
 from gen.fields import Fields, Grid
-from gen.io import FieldFile, read_fields
+from gen.io import FieldFile, open_fields, write_fields
 from gen.sampling import describe_sampling
 from gen.simulate.recipe import read_recipe
 from gen.simulate.run import is_simulated, load_simulations
@@ -43,10 +45,14 @@ def report(options: argparse.Namespace) -> int:
     names = [_name(folder) for folder in folders] + list(files)
     if len(set(names)) != len(names) or len(files) != len(options.samples):
         raise InputError(f"sets of samples must have different names, got {', '.join(names)}")
-    samples = {_name(folder): _sampled(folder, reference, options.seed) for folder in folders}
-    samples |= {name: read_fields(path) for name, path in files.items()}
-    baseline = _baseline_name(folders, options.baseline, samples)
-    with workers(options.processes or os.cpu_count() or 1, options.scheduler) as executor:
+    options.out.mkdir(parents=True, exist_ok=True)
+    with (
+        TemporaryDirectory(prefix=".samples-", dir=options.out) as scratch,
+        workers(options.processes or os.cpu_count() or 1, options.scheduler) as executor,
+    ):
+        samples = {_name(f): _sampled(f, reference, options.seed, Path(scratch)) for f in folders}
+        samples |= {name: open_fields(path) for name, path in files.items()}
+        baseline = _baseline_name(folders, options.baseline, samples)
         document = judge(
             samples,
             reference,
@@ -86,7 +92,7 @@ def _reference(options: argparse.Namespace) -> tuple[FieldFile, FieldFile | None
     if options.reference is not None:
         if options.data is not None:
             raise InputError("give either --reference or --data, got both")
-        return read_fields(options.reference), None, {"file": str(options.reference)}
+        return open_fields(options.reference), None, {"file": str(options.reference)}
     if options.data is None and not options.checkpoints:
         raise InputError("files of samples are judged against --reference FILE or --data RECIPE; got neither")
     recipe = project_file(options.data or DEFAULT_DATA)
@@ -127,8 +133,8 @@ def _as_file(data: SimulationSet) -> FieldFile:
     )
 
 
-def _sampled(folder: Path, reference: FieldFile, seed: int) -> FieldFile:
-    """As many fields as the reference has, at the same parameters."""
+def _sampled(folder: Path, reference: FieldFile, seed: int, scratch: Path) -> FieldFile:
+    """As many fields as the reference has, at the same parameters; very many lie in a file of ``scratch``."""
     emulator = load(folder)
     if emulator.space.names != reference.space.names:
         raise InputError(
@@ -137,10 +143,14 @@ def _sampled(folder: Path, reference: FieldFile, seed: int) -> FieldFile:
         )
     shape = _shape(emulator.grid, reference.grid, folder)
     n = len(reference.values)
+    attributes = describe_sampling(emulator, folder, reference.params, 1, seed)
     with tqdm(total=n, unit=" fields", desc=folder.name, disable=None) as bar:
         parts = _counted(emulator.stream(reference.params, 1, seed, extrapolate=True, shape=shape), bar)
+        if 4 * n * reference.grid.n_cells > LARGEST_IN_MEMORY:
+            path = scratch / f"{_name(folder)}.h5"
+            write_fields(path, parts, n, reference.grid, emulator.space, attributes)
+            return open_fields(path)
         values = torch.cat([part.values for part in parts])
-    attributes = describe_sampling(emulator, folder, reference.params, 1, seed)
     return FieldFile(values, reference.params, None, None, reference.grid, emulator.space, attributes)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from gen.errors import InputError
 from gen.fields import Fields, Grid, ParameterSpace
 from gen.io.atomic import replacing
+from gen.io.rows import Rows, Values
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -33,11 +34,12 @@ FORMATS = (".h5", ".npy", ".npz", ".fits", ".zarr")
 class FieldFile:
     """The content of a file of fields, in physical units.
 
-    values: ``(N, C, *shape)`` float32; params: ``(N, P)`` float64; simulation: ``(N,)`` ids of the
-    simulation that each field is from, if known; region: ``(N,)`` names, if known.
+    values: ``(N, C, *shape)`` float32, in memory or (``open_fields``) still in the file; params: ``(N, P)``
+    float64; simulation: ``(N,)`` ids of the simulation that each field is from, if known; region: ``(N,)``
+    names, if known.
     """
 
-    values: Tensor
+    values: Values
     params: Tensor
     simulation: np.ndarray | None
     region: np.ndarray | None
@@ -192,7 +194,15 @@ def read_fields(path: str | Path) -> FieldFile:
     Raises:
         InputError: if there is no such file, its format holds no grid (``.npy``), or it is damaged.
     """
-    path = Path(path)
+    return _read(Path(path), whole=True)
+
+
+def open_fields(path: str | Path) -> FieldFile:
+    """As ``read_fields``, but the values of an ``.h5`` or ``.zarr`` stay in the file until asked for."""
+    return _read(Path(path), whole=Path(path).suffix.lower() not in (".h5", ".zarr"))
+
+
+def _read(path: Path, *, whole: bool) -> FieldFile:
     suffix = file_format(path)
     if not path.exists():
         raise InputError(f"no file of fields at {path}")
@@ -201,32 +211,39 @@ def read_fields(path: str | Path) -> FieldFile:
             f"{path} holds values only, without grid and parameters; give a .h5, .npz, .fits or .zarr"
         )
     try:
-        arrays, told = _reader(suffix)(path)
+        arrays, told = _arrays(suffix, path, whole)
     except (OSError, KeyError, ValueError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} is not a whole file of fields: {reason}") from error
     return assemble(path, arrays, told)
 
 
-def _reader(suffix: str) -> Any:
+def _arrays(suffix: str, path: Path, whole: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     if suffix == ".h5":
+        from gen.io.hdf5 import hdf5_rows as rows
         from gen.io.hdf5 import read_hdf5
 
-        return read_hdf5
-    if suffix == ".zarr":
+        arrays, told = read_hdf5(path, whole=whole)
+    elif suffix == ".zarr":
         from gen.io.zarr_store import read_zarr
+        from gen.io.zarr_store import zarr_rows as rows
 
-        return read_zarr
-    if suffix == ".fits":
+        arrays, told = read_zarr(path, whole=whole)
+    elif suffix == ".fits":
         from gen.io.fits_file import read_fits
 
-        return read_fits
-    from gen.io.numpy_file import read_npz
+        return read_fits(path)
+    else:
+        from gen.io.numpy_file import read_npz
 
-    return read_npz
+        return read_npz(path)
+    if not whole and "values" in arrays:
+        n, *row_shape = arrays["values"]
+        arrays["values"] = Rows(path, np.arange(n), tuple(row_shape), rows)
+    return arrays, told
 
 
-def assemble(path: Path, arrays: Mapping[str, np.ndarray], told: dict[str, Any]) -> FieldFile:
+def assemble(path: Path, arrays: Mapping[str, Any], told: dict[str, Any]) -> FieldFile:
     """The record of a file's arrays and attributes, checked to fit together."""
     lacking = [name for name in ("values", "params") if name not in arrays]
     if lacking or "grid" not in told or "parameter_names" not in told:
@@ -234,7 +251,9 @@ def assemble(path: Path, arrays: Mapping[str, np.ndarray], told: dict[str, Any])
         raise InputError(
             f"{path} lacks {', '.join(missing)}; a file of fields has values, params and their grid"
         )
-    values = torch.from_numpy(np.ascontiguousarray(arrays["values"], dtype=np.float32))
+    values = arrays["values"]
+    if not isinstance(values, Rows):
+        values = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
     params = torch.from_numpy(np.ascontiguousarray(arrays["params"], dtype=np.float64))
     grid = Grid.from_dict(told["grid"])
     if tuple(values.shape[2:]) != grid.shape:

@@ -64,17 +64,27 @@ def _attribute(value: Any) -> Any:
     return json.dumps(value)
 
 
-def read_hdf5(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The datasets and attributes of a file."""
+def read_hdf5(path: Path, *, whole: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The datasets and attributes of a file; the values only ``whole``, else their shape."""
     with h5py.File(path, "r") as file:
         found = {name: file[name] for name in COLUMNS if name in file}
-        arrays = {
-            name: np.asarray(item[()]) for name, item in found.items() if isinstance(item, h5py.Dataset)
+        arrays: dict[str, Any] = {
+            name: np.asarray(item[()]) if whole or name != "values" else item.shape
+            for name, item in found.items()
+            if isinstance(item, h5py.Dataset)
         }
         told = {key: _plain(value) for key, value in file.attrs.items()}
     if "region" in arrays:
         arrays["region"] = np.array([text.decode() for text in arrays["region"]])
     return arrays, told
+
+
+def hdf5_rows(path: Path, start: int, stop: int) -> np.ndarray:
+    """Some consecutive fields of a file."""
+    with h5py.File(path, "r") as file:
+        values = file["values"]
+        assert isinstance(values, h5py.Dataset)
+        return np.asarray(values[start:stop])
 
 
 def _plain(value: Any) -> Any:

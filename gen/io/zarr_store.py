@@ -88,19 +88,26 @@ class ZarrWriter:
         self._array(name, array.shape, array.dtype, array.shape, dimensions)[:] = array
 
 
-def read_zarr(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and attributes of a group."""
+def read_zarr(path: Path, *, whole: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays and attributes of a group; the values only ``whole``, else their shape."""
     group = zarr.open_group(path, mode="r")
     told = dict(group.attrs)
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for name in ("values", "params", "simulation", "region"):
         if name in group:
             found = group[name]
             if not isinstance(found, zarr.Array):
                 raise InputError(f"{path}: {name} must be an array, not a group")
-            arrays[name] = np.asarray(found[...])
+            arrays[name] = np.asarray(found[...]) if whole or name != "values" else found.shape
     if "region" in arrays:
         arrays["region"] = np.char.decode(arrays["region"], "ascii")
     if "params" not in arrays and "values" in arrays:
-        arrays["params"] = np.zeros((len(arrays["values"]), 0))
+        arrays["params"] = np.zeros((len(arrays["values"]) if whole else arrays["values"][0], 0))
     return arrays, told
+
+
+def zarr_rows(path: Path, start: int, stop: int) -> np.ndarray:
+    """Some consecutive fields of a group."""
+    values = zarr.open_group(path, mode="r")["values"]
+    assert isinstance(values, zarr.Array)
+    return np.asarray(values[start:stop])
