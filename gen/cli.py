@@ -20,6 +20,7 @@ examples:
   cosmozoo simulate recipes/data/convergence_2d_demo.yaml
   cosmozoo train recipes/convergence_2d_wgan_gp.yaml --out runs/wgan_gp
   cosmozoo sample checkpoints/convergence_2d_wgan_gp --params Omega_m=0.3,sigma_8=0.8 -n 64 -o maps.h5
+  cosmozoo explore checkpoints/convergence_2d_wgan_gp -o latents.png
   cosmozoo report checkpoints/convergence_2d_wgan_gp -o report
   cosmozoo compare checkpoints/convergence_2d_wgan_gp checkpoints/convergence_2d_dcgan
   cosmozoo leaderboard
@@ -85,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _train_options(verb("train", _train, "train an emulator from a recipe", TRAIN_EXAMPLES))
     _sample_options(verb("sample", _sample, "draw fields from a checkpoint into a file"))
+    _explore_options(
+        verb("explore", _explore, "draw a checkpoint's latent space on a sheet, with its numbers")
+    )
     _report_options(verb("report", _report, "judge checkpoints or files of samples against simulations"))
     _report_options(verb("compare", _compare, "judge several checkpoints on one page, on the same axes"))
     board = verb("leaderboard", _leaderboard, "rank the checkpoints of a field by their recorded reports")
@@ -143,6 +147,25 @@ def _sample_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
 
+def _explore_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, help="a folder of checkpoints")
+    parser.add_argument("--params", help="Omega_m=0.3,sigma_8=0.8; default: the middle of the trained range")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="paths join the fields of sample with this seed; default: 0"
+    )
+    parser.add_argument("--pairs", type=int, default=4, help="paths that are drawn; default: 4")
+    parser.add_argument("--steps", type=int, default=9, help="fields on a path, odd; default: 9")
+    parser.add_argument("--paths", type=int, default=64, help="paths that are measured; default: 64")
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="PNG", help="the numbers go to .json beside it"
+    )
+    parser.add_argument(
+        "--extrapolate", action="store_true", help="allow parameters outside the trained range"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    parser.add_argument("--overwrite", action="store_true", help="replace the files if they exist")
+
+
 def _report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoints", nargs="*", type=Path, metavar="CHECKPOINT", help="checkpoint folders")
     parser.add_argument(
@@ -189,6 +212,12 @@ def _sample(options: argparse.Namespace, flags: Sequence[str]) -> int:
     from gen.commands.sample import sample
 
     return sample(options)
+
+
+def _explore(options: argparse.Namespace, flags: Sequence[str]) -> int:
+    from gen.commands.explore import explore
+
+    return explore(options)
 
 
 def _report(options: argparse.Namespace, flags: Sequence[str]) -> int:

@@ -41,12 +41,16 @@ class Scale:
 
 def picture(values: np.ndarray, scale: Scale) -> str:
     """One map ``(n, m)`` as a PNG data address; a 3D field ``(n, m, l)`` by its first slice."""
-    plane = values[..., 0] if values.ndim == 3 else values
+    return _png(scale(reduced(values[..., 0] if values.ndim == 3 else values)))
+
+
+def reduced(plane: np.ndarray) -> np.ndarray:
+    """A map ``(n, m)`` of at most ``MAP_PIXELS`` a side, by block means."""
     block = -(-max(plane.shape) // MAP_PIXELS)
-    if block > 1:
-        n, m = (s // block * block for s in plane.shape)
-        plane = plane[:n, :m].reshape(n // block, block, m // block, block).mean((1, 3))
-    return _png(scale(plane))
+    if block == 1:
+        return plane
+    n, m = (s // block * block for s in plane.shape)
+    return plane[:n, :m].reshape(n // block, block, m // block, block).mean((1, 3))
 
 
 def colour_bar() -> str:

@@ -136,8 +136,12 @@ class Copula(Emulator):
     def gaussian(
         self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None, margin: int = 0
     ) -> Tensor:
-        """The unit Gaussian field g ``(B, 1, *(shape + 2 margin))`` made from white noise on the torus."""
+        """The unit Gaussian field g ``(B, 1, *(shape + 2 margin))`` made from white noise on the torus.
+
+        ``white`` is ``(B, *torus)``, or the same as rows ``(B, N)``.
+        """
         torus = self._torus(shape, margin)
+        white = white.reshape(len(white), *torus.grid.shape)
         power = torus.on_lattice(self.log_power(params), self.nodes.to(params)).exp()
         amplitude = (power / torus.mean(power)).sqrt()
         axes = tuple(range(1, white.ndim))
@@ -151,6 +155,16 @@ class Copula(Emulator):
         """White noise ``(B, *torus)`` for ``gaussian``."""
         return normal(generators, self._torus(shape, margin).grid.shape).to(self.device)
 
+    def white_latent(
+        self, generators: Sequence[torch.Generator], shape: Sequence[int] | None = None
+    ) -> Tensor:
+        """White noise on the torus as rows ``(B, N)``, see ``gen.emulators.latent``."""
+        return self.white(generators, shape).flatten(1)
+
+    def from_white(self, white: Tensor, params: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """Fields ``(B, 1, *shape)`` in physical units of white noise ``(B, N)``."""
+        return self.marginal(self.gaussian(params, white, shape), params)
+
     def generate(
         self,
         params: Tensor,
@@ -158,7 +172,7 @@ class Copula(Emulator):
         coarse: Tensor | None = None,
         shape: Sequence[int] | None = None,
     ) -> Tensor:
-        return self.marginal(self.gaussian(params, self.white(generators, shape), shape), params)
+        return self.from_white(self.white_latent(generators, shape), params, shape)
 
 
 class _Torus:

@@ -111,14 +111,31 @@ class CopulaGAN(Emulator):
             raise InputError(f"sides of a periodic field must divide by {factor}, got {shape}")
         return shape, worked
 
+    def white_latent(
+        self, generators: Sequence[torch.Generator], shape: Sequence[int] | None = None
+    ) -> Tensor:
+        """The white noise behind the copula field, then the network's own, as rows ``(B, N)``."""
+        _, worked = self._cells(shape)
+        white = self.copula.white(generators, worked)
+        noise = normal(generators, (self.noise_channels, *worked)).to(white)
+        return torch.cat([white.flatten(1), noise.flatten(1)], 1)
+
+    def from_white(self, white: Tensor, params: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """Fields ``(B, 1, *shape)`` in physical units of white noise ``(B, N)``."""
+        return self.to_physical(self.decode(self._latent(white, params, shape), params, shape), params)
+
+    def _latent(self, white: Tensor, params: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        _, worked = self._cells(shape)
+        n_noise = self.noise_channels * math.prod(worked)
+        of_copula, of_network = white.split([white.shape[1] - n_noise, n_noise], 1)
+        g = self.copula.gaussian(params, of_copula, worked)
+        return torch.cat([g, of_network.unflatten(1, (self.noise_channels, *worked)).to(g)], 1)
+
     def draw_latent(
         self, params: Tensor, generators: Sequence[torch.Generator], shape: Sequence[int] | None = None
     ) -> Tensor:
         """The copula field and white noise, ``(B, 1 + noise_channels, *worked)``."""
-        _, worked = self._cells(shape)
-        g = self.copula.gaussian(params, self.copula.white(generators, worked), worked)
-        noise = normal(generators, (self.noise_channels, *worked)).to(g)
-        return torch.cat([g, noise], 1)
+        return self._latent(self.white_latent(generators, shape), params, shape)
 
     def decode(self, latent: Tensor, params: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """Normal scores ``(B, 1, *shape)``, differentiable in weights and parameters."""
@@ -137,9 +154,7 @@ class CopulaGAN(Emulator):
         coarse: Tensor | None = None,
         shape: Sequence[int] | None = None,
     ) -> Tensor:
-        return self.to_physical(
-            self.decode(self.draw_latent(params, generators, shape), params, shape), params
-        )
+        return self.from_white(self.white_latent(generators, shape), params, shape)
 
     def make_critic(self) -> nn.Module:
         """A fresh critic of normal scores."""

@@ -105,11 +105,29 @@ class LatentGAN(Emulator):
     def to_physical(self, y: Tensor, params: Tensor) -> Tensor:
         return y if self.copula is None else self.copula.marginal(y, params)
 
-    def draw_latent(self, params: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Latent vectors ``(B, latent_size)``."""
+    def white_latent(
+        self, generators: Sequence[torch.Generator], shape: Sequence[int] | None = None
+    ) -> Tensor:
+        """Numbers ``(B, latent_size)`` of unit variance, see ``gen.emulators.latent``."""
+        if shape is not None and tuple(shape) != self.grid.shape:
+            raise InputError(
+                f"a vector latent makes fields of {self.grid.shape} cells only, got {tuple(shape)}"
+            )
         size = (self.latent_size,)
         z = normal(generators, size) if self.latent == "gaussian" else student_t(generators, size, self.nu)
-        z = z.to(params)
+        return z.to(self.device)
+
+    def from_white(self, white: Tensor, params: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """Fields ``(B, 1, *grid.shape)`` in physical units of numbers ``(B, latent_size)``."""
+        del shape
+        return self.to_physical(self.decode(self._encoded(white, params), params), params)
+
+    def draw_latent(self, params: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Latent vectors ``(B, latent_size)``, which know the parameters if ``condition`` is ``"norm"``."""
+        return self._encoded(self.white_latent(generators), params)
+
+    def _encoded(self, white: Tensor, params: Tensor) -> Tensor:
+        z = white.to(params)
         if self.condition == "modulation" or not len(self.space):
             return z
         blocks = z.reshape(len(z), len(self.space), -1)
@@ -129,11 +147,7 @@ class LatentGAN(Emulator):
         coarse: Tensor | None = None,
         shape: Sequence[int] | None = None,
     ) -> Tensor:
-        if shape is not None and tuple(shape) != self.grid.shape:
-            raise InputError(
-                f"a vector latent makes fields of {self.grid.shape} cells only, got {tuple(shape)}"
-            )
-        return self.to_physical(self.decode(self.draw_latent(params, generators), params), params)
+        return self.from_white(self.white_latent(generators, shape), params, shape)
 
     def make_critic(self) -> nn.Module:
         """A fresh critic of working-space fields."""
