@@ -11,23 +11,17 @@ import numpy as np
 import torch
 
 from evaluation.base import Measured, Sample, Statistic, few, measure, reference_pixels
-from evaluation.bispectrum import Bispectrum
+from evaluation.battery import battery
 from evaluation.compare import Comparison, PixelKS, compare_measured, correct
 from evaluation.cosmologies import REGIONS, Cosmology
 from evaluation.ks import pixel_cdf, pixel_ks_measured, pixel_levels
 from evaluation.literature import LiteratureTests, literature_tests
-from evaluation.minkowski import Minkowski
-from evaluation.pdf import Moments, PixelPDF
-from evaluation.peaks import Peaks
-from evaluation.power import PowerSpectrum
 from evaluation.residuals import PowerError, Residual, power_error, residual
-from evaluation.scattering import Scattering
 from evaluation.spread import spread
-from evaluation.thresholds import Measurement, Thresholds
+from evaluation.thresholds import Thresholds
 from evaluation.verdict import FAMILIES
 from gen.fields import Grid
 
-N_STATISTICS = 12  # at most, of ``statistics``
 PIXELS = "pixels"  # their distribution, measured beside the statistics
 BLOCK = 1 << 24  # bytes of fields that are measured as one task
 
@@ -53,28 +47,9 @@ def regions(evaluated: list[Evaluated]) -> list[str]:
     return [r for r in REGIONS if r in present] + [r for r in present if r not in REGIONS]
 
 
-def statistics(grid: Grid, reference: torch.Tensor, m: Measurement) -> list[Statistic]:
-    """The report's statistics, their bins and thresholds set by the reference of one cosmology."""
-    peaks, minima = Peaks.from_reference(grid, reference, n_bins=m.peak_bins).counts()
-    apodise = None if grid.periodic else m.apodise
-    return [
-        PowerSpectrum(grid, apodise=apodise),
-        PixelPDF.from_reference(reference, n_bins=m.pdf_bins),
-        peaks,
-        *Minkowski.from_reference(grid, reference, n_thresholds=m.minkowski_thresholds).functionals(),
-        minima,
-        Bispectrum.equilateral(grid, bins=m.bispectrum_bins, apodise=apodise),
-        Scattering(grid),
-        Moments(),
-    ]
-
-
-def permutations_needed(n_cosmologies: int, t: Thresholds) -> int:
+def permutations_needed(n_distances: int, t: Thresholds) -> int:
     """As many as the thresholds ask, or as Holm needs to be able to reject one distance among all."""
-    return max(
-        t.measurement.n_permutations,
-        math.ceil(1.2 * FAMILIES * N_STATISTICS * n_cosmologies / t.significance),
-    )
+    return max(t.measurement.n_permutations, math.ceil(1.2 * FAMILIES * n_distances / t.significance))
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +60,10 @@ class Ruler:
     levels: torch.Tensor  # of pixels
 
     @classmethod
-    def of(cls, grid: Grid, reference: torch.Tensor, m: Measurement) -> Ruler:
-        return cls(statistics(grid, reference, m), pixel_levels(reference_pixels(reference)))
+    def of(cls, grid: Grid, reference: torch.Tensor, t: Thresholds) -> Ruler:
+        return cls(
+            battery(t.statistics, grid, reference, t.measurement), pixel_levels(reference_pixels(reference))
+        )
 
 
 def measure_block(ruler: Ruler, values: torch.Tensor) -> dict[str, np.ndarray]:
@@ -101,7 +78,7 @@ def measure_all(
     """Measure all maps of the reference and of every set of samples, a block at a time."""
     rulers = spread(
         Ruler.of,
-        ((grid, few(c.reference.values), t.measurement) for c in judged),
+        ((grid, few(c.reference.values), t) for c in judged),
         executor,
         "bins",
         [1] * len(judged),
@@ -191,7 +168,7 @@ def evaluate(
 ) -> list[Evaluated]:
     """Measure the reference and every set of samples once, and compare them, cosmology by cosmology."""
     evaluated = measure_all(judged, names, grid, t, executor)
-    n = permutations_needed(len(judged), t)
+    n = permutations_needed(sum(len(e.statistics) for e in evaluated), t)
     pairs = [(e, name) for e in evaluated for name in names]
     tasks = ((e.statistics, e.real, e.made[name], grid, t, n, seed) for e, name in pairs)
     found = spread(judge, tasks, executor, "comparisons", [1] * len(pairs))

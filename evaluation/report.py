@@ -24,6 +24,7 @@ from evaluation.headline import headline
 from evaluation.joint import JointTest, judge_regions
 from evaluation.page import page
 from evaluation.thresholds import Thresholds, load_thresholds
+from evaluation.together import Together, together
 from evaluation.verdict import Demand, Judged, Standing, Word, excess_demands, power_demand, standing, words
 from gen.errors import InputError
 from gen.io.atomic import replacing
@@ -42,6 +43,7 @@ class Judgement:
     demands: list[Demand] = field(default_factory=list)
     standings: list[Standing] = field(default_factory=list)
     joint: list[JointTest] = field(default_factory=list)
+    together: list[Together] = field(default_factory=list)
 
 
 def report(
@@ -87,6 +89,7 @@ def report(
     judgement = _judge(evaluated, names, baseline, t)
     trained_on = None if training is None else Sample(training.values, training.simulation)
     judgement.joint = judge_regions(evaluated, names, grid, t, trained_on, seed, executor)
+    judgement.together = together(evaluated, judgement.joint, names, t.significance)
     document = _document(evaluated, judgement, names, baseline, t, samples, reference, seed, provenance)
     text = json.dumps(document, indent=1, allow_nan=False)
     html = page(document, evaluated, t)
@@ -120,7 +123,7 @@ def restricted(document: Mapping[str, Any], names: Collection[str]) -> dict[str,
     return {
         **document,
         "sets": [name for name in document["sets"] if name in names],
-        **{key: rows(key) for key in ("headline", "standings", "demands", "words", "joint")},
+        **{key: rows(key) for key in ("headline", "standings", "demands", "words", "joint", "together")},
         "cosmologies": [numbers(c) for c in document["cosmologies"]],
         "provenance": provenance,
     }
@@ -187,10 +190,11 @@ def _document(
             "demands": [d.to_dict() for d in judgement.demands],
             "words": [w.to_dict() for w in judgement.words],
             "joint": [j.to_dict() for j in judgement.joint],
+            "together": [x.to_dict() for x in judgement.together],
             "cosmologies": [_numbers(e) for e in evaluated],
             "provenance": {
                 "seed": seed,
-                "n_permutations": permutations_needed(len(evaluated), t),
+                "n_permutations": permutations_needed(sum(len(e.statistics) for e in evaluated), t),
                 "n_maps": {name: len(file.values) for name, file in files.items()},
                 "training_range": {"low": reference.space.low, "high": reference.space.high},
                 **provenance,

@@ -12,6 +12,8 @@ from evaluation.compare import Comparison
 
 RATIOS = (
     "power",
+    "smoothed_variance",
+    "bispectrum_squeezed",
     "pdf",
     "peaks",
     "minima",

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
+from evaluation.battery import check_names
 from gen.errors import InputError
 
 T = TypeVar("T")
@@ -60,6 +61,7 @@ class Thresholds:
         excess: by statistic, the largest allowed distance between samples and reference in units of the
             distance of real against real at the same numbers.
         significance: family-wise error of the words "consistent" and "differs".
+        statistics: what is measured, by the names of ``evaluation.battery``.
         measurement: bins and resamplings.
         images: maps shown of each kind.
         name: of the file, and ``sha256`` of its bytes, so that a report says what it was judged by.
@@ -68,6 +70,7 @@ class Thresholds:
     power: PowerThresholds
     excess: dict[str, float]
     significance: float
+    statistics: tuple[str, ...]
     measurement: Measurement
     images: int
     name: str = field(default="", metadata={"given": True})
@@ -142,6 +145,10 @@ def _value(kind: Any, content: object, where: str) -> Any:
         if isinstance(content, bool) or not isinstance(content, int | float) or not math.isfinite(content):
             raise InputError(f"{where} must be a finite number, got {content!r}")
         return float(content)
+    if kind == tuple[str, ...]:
+        if not isinstance(content, list) or not all(isinstance(x, str) for x in content):
+            raise InputError(f"{where} must be a list of names, got {content!r}")
+        return tuple(content)
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         raise InputError(f"{where} must map names of statistics to numbers, got {content!r}")
     return {key: _value(float, value, f"{where}.{key}") for key, value in content.items()}
@@ -149,6 +156,7 @@ def _value(kind: Any, content: object, where: str) -> Any:
 
 def _check(t: Thresholds, where: str) -> None:
     m = t.measurement
+    check_names(t.statistics, where)
     ranges: list[tuple[str, float, float, float]] = [
         ("power.k_max", t.power.k_max, 0, 1),
         ("power.error", t.power.error, 0, math.inf),

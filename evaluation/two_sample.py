@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise, permutations
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,11 @@ from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, leaky_relu, pad
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from evaluation.base import Measured, Sample, check_finite, reference_pixels, single_channel
+from evaluation.base import Measured, Sample
+from evaluation.compare import combined
+from evaluation.field_network import Convolutions, Views, check_fields, descend
 from evaluation.hotelling import check_vectors
 from evaluation.ks import Sides, permutation_p, standardised
 from evaluation.resampling import Boxes, common_strata
@@ -27,7 +28,6 @@ from gen.fields import Grid
 _N_KERNELS = 200
 _SHRINK = 0.2  # ridge penalty per training map, of features of unit variance
 _N_VIEWS = 4  # turned copies of a held-out field whose scores are averaged
-_LEARNING_RATE = 3e-3
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def field_c2st(
     """Classifier two-sample test on the fields, by a small convolutional network (same paper).
 
     Of the boxes one half trains, the other is judged, then the other way round. The p-value of one direction
-    permutes the boxes that were held out; the two are not independent, so twice the smaller one is reported.
+    permutes the boxes that were held out; the two are not independent, so their Cauchy combination is reported.
     Fields are turned and flipped at random among the symmetries of the grid, and moved on a periodic one;
     batches hold a field of either side at the same parameters, so that parameters tell nothing. Fields are
     seen as asinh of their difference from the mean over the scatter.
@@ -122,26 +122,22 @@ def field_c2st(
     Raises:
         InputError: for a set of parameters with one box, other strata, or fields of another grid.
     """
-    for s in (reference, samples):
-        if tuple(single_channel(s.values, grid.dim).shape[1:]) != grid.shape:
-            raise InputError(
-                f"fields must have the grid's shape {grid.shape}, got {tuple(s.values.shape[2:])}"
-            )
-        check_finite(s.values)
+    fields = [s.values[0 : len(s)] for s in (reference, samples)]
+    for values in fields:
+        check_fields(values, grid)
     a, b = (Measured(np.arange(len(s))[:, None], s.simulation, s.stratum) for s in (reference, samples))
     fold_a, fold_b, _ = _folds(a, b, 2, seed)
-    seen = _Seen(reference.values, samples.values, grid)
+    views = Views(fields, grid)
     null, p = [], []
     for k in (0, 1):
         rng = np.random.default_rng([seed, 6, k])
-        network = _trained(
-            seen, a.select(fold_a != k), b.select(fold_b != k), n_steps, batch_size, channels, rng
-        )
+        training = a.select(fold_a != k), b.select(fold_b != k)
+        network = _trained(fields, views, *training, n_steps, batch_size, channels, rng)
         judged = [m.select(fold == k) for m, fold in ((a, fold_a), (b, fold_b))]
         turns = int(rng.integers(2**62))
         scored = [
-            Measured(_scores(network, seen, side, m.vectors[:, 0], turns)[:, None], m.simulation, m.stratum)
-            for side, m in enumerate(judged)
+            Measured(_scores(network, views, x, m.vectors[:, 0], turns)[:, None], m.simulation, m.stratum)
+            for x, m in zip(fields, judged, strict=True)
         ]
         sides = Sides.of(scored[0], scored[1], n_permutations, seed)
         null.append(_auc(sides.vectors, sides))
@@ -150,7 +146,7 @@ def field_c2st(
     return Classified(
         auc=float(found[0]),
         auc_critical=float(np.quantile(np.stack(null)[:, 1:].max(0), 0.95)) if n_permutations else math.nan,
-        p=min(1.0, 2 * min(p)),
+        p=combined(p),
         auc_of_fold=tuple(float(x[0]) for x in null),
         n_reference=len(reference),
         n_samples=len(samples),
@@ -203,56 +199,22 @@ def _auc(scores: np.ndarray, sides: Sides, rows: np.ndarray | slice = slice(None
 
 
 class _Network(torch.nn.Module):
-    """Convolutions of 3 cells a side in any dimension, the mean over the grid, and a linear score."""
+    """Convolutions and a linear score of their mean."""
 
     def __init__(self, grid: Grid, channels: Sequence[int], generator: torch.Generator) -> None:
         super().__init__()
-        self.dim = grid.dim
-        self.mode = "circular" if grid.periodic else "replicate"
-        widths = [1, *channels]
-        self.weights = torch.nn.ParameterList()
-        self.biases = torch.nn.ParameterList()
-        for n_in, n_out in pairwise(widths):
-            fan_in = n_in * 3**self.dim
-            w = torch.randn(n_out, n_in, *(3,) * self.dim, generator=generator) * math.sqrt(2 / fan_in)
-            self.weights.append(torch.nn.Parameter(w))
-            self.biases.append(torch.nn.Parameter(torch.zeros(n_out)))
-        self.head = torch.nn.Parameter(torch.randn(widths[-1], generator=generator) / math.sqrt(widths[-1]))
+        self.convolutions = Convolutions(grid, channels, generator)
+        head = torch.randn(channels[-1], generator=generator) / math.sqrt(channels[-1])
+        self.head = torch.nn.Parameter(head)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, 1, *shape)`` -> ``(B,)`` logits."""
-        none, one = [0] * self.dim, [1] * self.dim
-        for i, (w, b) in enumerate(zip(self.weights, self.biases, strict=True)):
-            stride = one if i == 0 or min(x.shape[2:]) < 4 else [2] * self.dim
-            x = pad(x, (1, 1) * self.dim, mode=self.mode)
-            x = leaky_relu(torch.convolution(x, w, b, stride, none, one, False, none, 1), 0.1)
-        return x.flatten(2).mean(2) @ self.head
-
-
-class _Seen:
-    """Fields of both sides as the network sees them."""
-
-    def __init__(self, reference: Tensor, samples: Tensor, grid: Grid) -> None:
-        self.values = (reference, samples)
-        self.grid = grid
-        pixels = [reference_pixels(v) for v in self.values]
-        self.mean = float(np.mean([x.mean() for x in pixels]))
-        self.std = math.sqrt(np.mean([((x - self.mean) ** 2).mean() for x in pixels])) or 1.0
-        axes = permutations(range(grid.dim))
-        self.turns = [p for p in axes if tuple(grid.shape[a] for a in p) == grid.shape]
-
-    def __call__(self, x: Tensor, rng: np.random.Generator) -> Tensor:
-        """Normalised, and turned, flipped and (periodic) moved at random, all alike."""
-        x = ((x.float() - self.mean) / self.std).asinh()
-        turn = self.turns[rng.integers(len(self.turns))]
-        x = x.permute(0, 1, *(a + 2 for a in turn))
-        axes = tuple(range(2, x.ndim))
-        x = x.flip([a for a in axes if rng.random() < 0.5])
-        return x.roll(rng.integers(0, self.grid.shape).tolist(), axes) if self.grid.periodic else x
+        return self.convolutions(x) @ self.head
 
 
 def _trained(
-    seen: _Seen,
+    fields: Sequence[Tensor],
+    views: Views,
     a: Measured,
     b: Measured,
     n_steps: int,
@@ -262,33 +224,29 @@ def _trained(
 ) -> _Network:
     """A network that has learnt to tell the fields of ``b`` from those of ``a`` (numbers of fields)."""
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    device = seen.values[0].device
-    network = _Network(seen.grid, channels, generator).to(device)
-    optimiser = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE)
+    device = fields[0].device
+    network = _Network(views.grid, channels, generator).to(device)
     half = max(1, batch_size // 2)
     label = torch.arange(2 * half, device=device).ge(half).float()
     partners = {s: b.vectors[b.stratum == s, 0] for s in np.unique(b.stratum)}
-    with torch.enable_grad():
-        for step in range(n_steps):
-            rows = rng.integers(len(a), size=half)
-            i = a.vectors[rows, 0]
-            j = np.array([rng.choice(partners[s]) for s in a.stratum[rows]])
-            x = torch.cat([v[torch.from_numpy(k)] for v, k in zip(seen.values, (i, j), strict=True)])
-            loss = binary_cross_entropy_with_logits(network(seen(x, rng)), label)
-            for group in optimiser.param_groups:
-                group["lr"] = _LEARNING_RATE * (1 + math.cos(math.pi * step / n_steps)) / 2
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+
+    def loss() -> Tensor:
+        rows = rng.integers(len(a), size=half)
+        i = a.vectors[rows, 0]
+        j = np.array([rng.choice(partners[s]) for s in a.stratum[rows]])
+        x = torch.cat([v[torch.from_numpy(k)] for v, k in zip(fields, (i, j), strict=True)])
+        return binary_cross_entropy_with_logits(network(views(x, rng)), label)
+
+    descend(network, loss, n_steps)
     return network
 
 
 @torch.no_grad()
-def _scores(network: _Network, seen: _Seen, side: int, index: np.ndarray, turns: int) -> np.ndarray:
+def _scores(network: _Network, views: Views, fields: Tensor, index: np.ndarray, turns: int) -> np.ndarray:
     """``(N,)`` logits of the fields of one side, mean over turned copies, the same turns for all."""
     out = []
     for k in torch.from_numpy(index).split(64):
         rng = np.random.default_rng(turns)
-        x = seen.values[side][k]
-        out.append(sum(network(seen(x, rng)) for _ in range(_N_VIEWS)) / _N_VIEWS)
+        x = fields[k]
+        out.append(sum(network(views(x, rng)) for _ in range(_N_VIEWS)) / _N_VIEWS)
     return torch.cat(out).double().cpu().numpy()

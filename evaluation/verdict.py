@@ -122,7 +122,7 @@ def words(judged: Sequence[Judged], significance: float) -> list[Word]:
         c = j.comparison
         ks = c.ks_p if c.ks_p_family is None else c.ks_p_family
         rejected = int((ks < share).sum())
-        smallest = _smallest_p(c)
+        smallest = smallest_p(c)
         differs = p < share or rejected > 0
         state = UNTESTED if smallest >= share else DIFFERS if differs else CONSISTENT
         found.append(
@@ -142,7 +142,7 @@ def words(judged: Sequence[Judged], significance: float) -> list[Word]:
     return found
 
 
-def _smallest_p(c: Comparison) -> float:
+def smallest_p(c: Comparison) -> float:
     """Share of the permutations of boxes that leave the two sides as they are, or swap them whole.
 
     Independent samples are permuted in groups of the size of the reference's boxes.
@@ -252,4 +252,13 @@ NAMES = {
     "minima": "minima counts",
     "bispectrum": "the bispectrum",
     "scattering": "the scattering transform",
+    "bispectrum_squeezed": "the squeezed bispectrum",
+    "bispectrum_isosceles": "the isosceles bispectrum",
+    "bispectrum_reduced": "the reduced bispectrum",
+    "smoothed_variance": "the variance by smoothing scale",
+    "smoothed_skewness": "the skewness by smoothing scale",
+    "smoothed_kurtosis": "the kurtosis by smoothing scale",
+    "void_sizes": "void sizes",
+    "void_count": "voids above a size",
+    **{f"three_point_{ell}": f"three-point multipole {ell}" for ell in range(9)},
 }

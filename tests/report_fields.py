@@ -91,5 +91,6 @@ def thresholds(**changes: object) -> Thresholds:
         classifier_steps=4,
     )
     excess = dict.fromkeys(("pdf", "V0", "V1", "V2", "V3", "peaks"), 2.0)
-    t = Thresholds(PowerThresholds(0.5, 0.05, 0.02), excess, 0.05, coarse, 3, "coarse", "0" * 64)
+    measured = ("power", "pdf", "peaks", "minkowski", "bispectrum", "scattering", "moments")
+    t = Thresholds(PowerThresholds(0.5, 0.05, 0.02), excess, 0.05, measured, coarse, 3, "coarse", "0" * 64)
     return replace(t, **changes)

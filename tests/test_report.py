@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import torch
 from report_fields import INTERIOR, OUTSIDE, file_of, grid_of, thresholds, with_changes
 
 from evaluation import report as report_module
+from evaluation.battery import BATTERY
 from evaluation.report import report, restricted
+from evaluation.thresholds import load_thresholds
 from gen.errors import InputError
 
 NETWORK, BIASED, BASELINE = "same_law", "ten_per_cent", "convergence_2d_copula"
@@ -414,3 +417,26 @@ def test_samples_must_cover_every_cosmology(tmp_path):
 def test_provenance_must_be_data(tmp_path, small):
     with pytest.raises(InputError, match="provenance may hold"):
         report({"net": small[1]}, small[0], thresholds(), tmp_path, provenance={"x": object()})
+
+
+@pytest.mark.parametrize("dim, n", [(2, 32), (3, 16)])
+def test_the_thorough_report_measures_all_there_is(tmp_path, dim, n):
+    grid = grid_of(n, dim, periodic=dim == 3)
+    t = replace(thresholds(), statistics=load_thresholds("recipes/reports/thorough.yaml").statistics)
+    assert set(t.statistics) == set(BATTERY)
+    reference, same, louder = (
+        file_of(grid, [INTERIOR], 24, seed, per_box=boxes, amplitude=gain)
+        for seed, boxes, gain in ((1, 4, 1.0), (2, 1, 1.0), (3, 1, 1.3))
+    )
+    found = report({"same": same, "louder": louder}, reference, t, tmp_path, provenance={})
+    of = found["cosmologies"][0]["statistics"]
+    assert len(of) == 20 + dim
+    unit_free = {"smoothed_skewness", "smoothed_kurtosis", "bispectrum_reduced"}
+    for name, sets in of.items():
+        assert sets["same"]["excess"] < 4
+        if name in ("power", "smoothed_variance", "scattering", "pdf"):
+            assert sets["louder"]["excess"] > 4, name
+        if name in unit_free - {"bispectrum_reduced"}:
+            assert sets["louder"]["excess"] < 4, f"{name} does not depend on the amplitude"
+    differs = {x["samples"]: x["state"] == "differs" for x in found["together"]}
+    assert differs == {"same": False, "louder": True}

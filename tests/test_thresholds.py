@@ -42,6 +42,10 @@ def test_thresholds_survive_a_round_trip(tmp_path):
     ("change", "said"),
     [
         (lambda c: c.update(exces={}), "unknown key 'exces'"),
+        (lambda c: c.update(statistics=["power", "pdff"]), "unknown statistic 'pdff'"),
+        (lambda c: c.update(statistics=["power", "pdf", "power"]), "'power' is given twice"),
+        (lambda c: c.update(statistics=["pdf"]), "power must be among the statistics"),
+        (lambda c: c.update(statistics="power"), "must be a list of names"),
         (lambda c: c["power"].update(kmax=1), "unknown key 'kmax'"),
         (lambda c: c["measurement"].pop("pdf_bins"), "'pdf_bins' is missing"),
         (lambda c: c["power"].update(error="small"), "finite number"),
