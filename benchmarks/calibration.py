@@ -19,6 +19,7 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import as_completed
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -190,12 +191,15 @@ def rejected(p: dict[str, float], significance: float = 0.05) -> dict[str, list[
     }
 
 
-def repetition(kind: str, i: int, thresholds: Path) -> dict[str, object]:
-    p = p_values(kind, i, load_thresholds(thresholds))
+def repetition(kind: str, i: int, thresholds: Path, steps: int | None) -> dict[str, object]:
+    t = load_thresholds(thresholds)
+    if steps is not None:
+        t = replace(t, measurement=replace(t.measurement, classifier_steps=steps))
+    p = p_values(kind, i, t)
     return {"kind": kind, "i": i, "p": p, "rejected": rejected(p)}
 
 
-def run(jobs: list[tuple[str, int]], path: Path, thresholds: Path, processes: int) -> None:
+def run(jobs: list[tuple[str, int]], path: Path, thresholds: Path, steps: int | None, processes: int) -> None:
     done = {(r["kind"], r["i"]) for r in read(path)}
     todo = [job for job in jobs if job not in done]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -204,7 +208,7 @@ def run(jobs: list[tuple[str, int]], path: Path, thresholds: Path, processes: in
         path.open("a", encoding="utf-8") as file,
         tqdm(total=len(jobs), initial=len(jobs) - len(todo)) as bar,
     ):
-        for future in as_completed([pool.submit(repetition, kind, i, thresholds) for kind, i in todo]):
+        for future in as_completed([pool.submit(repetition, kind, i, thresholds, steps) for kind, i in todo]):
             file.write(json.dumps(future.result()) + "\n")
             file.flush()
             bar.update()
@@ -299,6 +303,9 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=500, help="repetitions (of each planted difference)")
     parser.add_argument("-o", "--out", type=Path, default=Path("calibration"))
     parser.add_argument("--thresholds", type=Path, default=Path("recipes/reports/standard.yaml"))
+    parser.add_argument(
+        "--classifier_steps", type=int, help="of the network; fewer save time and cost power, not validity"
+    )
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     path = args.out / "p_values.jsonl"
@@ -307,7 +314,13 @@ def main() -> None:
         recipe = read_recipe(NBODY)
         if args.what == "power" and is_simulated(default_cache() / recipe.folder, recipe, "test"):
             kinds += [HALVES, BASELINE]
-        run([(kind, i) for i in range(args.n) for kind in kinds], path, args.thresholds, args.processes)
+        run(
+            [(kind, i) for i in range(args.n) for kind in kinds],
+            path,
+            args.thresholds,
+            args.classifier_steps,
+            args.processes,
+        )
     rows = read(path)
     summary(rows)
     if any(r["kind"] == "null" for r in rows):

@@ -2,8 +2,9 @@
 
     python benchmarks/memorisation.py            # 32 training maps, and 2048 for comparison
 
-A vector-latent WGAN-GP of the zoo is trained without augmentation on lognormal convergence maps of 32^2 cells,
-each a simulation of its own, and judged at the end by `evaluation.memorisation` against 512 held-out maps.
+A vector-latent WGAN-GP of the zoo is trained without augmentation on lognormal convergence maps of 32^2
+cells, each a simulation of its own, and judged at the end by `evaluation.memorisation` against 512 held-out
+maps.
 """
 
 from __future__ import annotations
@@ -95,10 +96,11 @@ def main() -> None:
         samples = Sample(emulator.sample(torch.zeros(1, 0), n=N_HELD_OUT, seed=1).values)
         training = Sample(Few(n).load().select(split="train").values)
         found, among = copying(held_out, samples, training, GRID), diversity(held_out, samples, GRID)
+        near, held = np.median(found.nearest_samples), np.median(found.nearest_held_out)
         print(
-            f"{n} training maps, {args.steps} steps: nearer to them than held-out maps in {found.closer:.0%} of "
-            f"pairs (p {found.p:.3f}), {found.copies:.0%} nearer than any held-out map; nearest training map "
-            f"r = {np.median(found.nearest_samples):.2f}, of held-out maps {np.median(found.nearest_held_out):.2f}; "
+            f"{n} training maps, {args.steps} steps: nearer to them than held-out maps in {found.closer:.0%} "
+            f"of pairs (p {found.p:.3f}), {found.copies:.0%} nearer than any held-out map; correlation with "
+            f"the nearest training map {near:.2f}, of held-out maps {held:.2f}; "
             f"{among.duplicates:.0%} have a twin (p of variety {among.p:.3f})"
         )
 

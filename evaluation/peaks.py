@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch import Tensor
 from evaluation.base import Part, reference_pixels, single_channel
 from gen.errors import InputError
 from gen.fields import Grid
+
+_GROUP_CELLS = 1 << 16  # cells handled at once: they stay in cache
 
 
 def highest_neighbour(x: Tensor, periodic: bool) -> Tensor:
@@ -22,10 +25,10 @@ def highest_neighbour(x: Tensor, periodic: bool) -> Tensor:
         if not periodic:
             up.select(axis, 0).fill_(torch.inf)
             down.select(axis, -1).fill_(torch.inf)
-        sides = torch.maximum(up, down)
+        sides = torch.maximum(up, down, out=up)  # fresh memory costs more than the arithmetic
         # neighbours off this axis are the earlier ones, here and moved by one
-        around = torch.maximum(around, sides)
-        block = torch.maximum(block, sides)
+        torch.maximum(around, sides, out=around)
+        block = torch.maximum(block, sides, out=down)
     return around
 
 
@@ -80,14 +83,18 @@ class Peaks:
 
     def __call__(self, values: Tensor) -> Tensor:
         """``(B, 1, *shape)`` -> ``(B, 2, n_bins)`` float64: peaks, minima."""
-        x = single_channel(values, self.grid.dim)
+        x = single_channel(values, self.grid.dim).detach()
+        return torch.cat([self._count(y) for y in x.split(max(1, _GROUP_CELLS // self.grid.n_cells))])
+
+    def _count(self, x: Tensor) -> Tensor:
         out = []
+        n_bins = len(self.edges[0]) + 1
+        heights = x.reshape(-1)
         for sign, edges in zip((1, -1), self.edges, strict=True):
             y = sign * x
-            where = y > highest_neighbour(y, self.grid.periodic)
-            map_index = where.nonzero()[:, 0]
-            n_bins = len(edges) + 1
-            index = torch.bucketize(x[where], torch.from_numpy(edges).to(x), right=True) + map_index * n_bins
+            cell = (y > highest_neighbour(y, self.grid.periodic)).view(-1).nonzero()[:, 0]
+            index = torch.bucketize(heights[cell], torch.from_numpy(edges).to(x), right=True)
+            index += cell // math.prod(x.shape[1:]) * n_bins
             out.append(torch.bincount(index, minlength=len(x) * n_bins).reshape(len(x), n_bins))
         return torch.stack(out, dim=1).double()
 

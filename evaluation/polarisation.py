@@ -108,21 +108,20 @@ class Polarisation:
     def __call__(self, values: Tensor) -> Tensor:
         """``(B, 3, *shape)`` I, Q, U -> ``(B, 6, n_bins)`` float64: TT, EE, BB, TE, EB, TB."""
         x = _stokes(self.grid, values, self.convention)
-        groups = zip(*(self.spectrum._groups(x[:, i : i + 1]) for i in range(3)), strict=True)
-        return torch.cat([self._spectra(*group) for group in groups])
+        return torch.cat([self._spectra(group) for group in x.split(self.spectrum.group)])
 
-    def _spectra(self, i: Tensor, q: Tensor, u: Tensor) -> Tensor:
-        cos, sin = self._angle.to(i)
+    def _spectra(self, iqu: Tensor) -> Tensor:
+        cos, sin = self._angle.to(iqu)
         cos2, sin2 = cos**2 - sin**2, 2 * cos * sin
-        t, q_l, u_l = (self.spectrum._transform(x) for x in (i, q, u))
-        modes = (t, cos2 * q_l + sin2 * u_l, cos2 * u_l - sin2 * q_l)
+        t, q, u = (self.spectrum.modes(iqu[:, i : i + 1]) for i in range(3))
+        e, b = cos2 * q + sin2 * u, cos2 * u - sin2 * q
         if self._purify is not None:
-            modes = (*modes[:2], modes[2] + self._purify(q, u, cos, sin))
-        rows = []
-        for a, b in _PAIRS:
-            x, y = modes[a], modes[b]
-            rows.append(torch.stack(self.spectrum._bin(x.real * y.real + x.imag * y.imag)))
-        return torch.stack(rows, dim=1)
+            b = b + self._purify(iqu[:, 1], iqu[:, 2], cos, sin)
+        modes = (t, e, b)
+        products = ((modes[i], modes[j]) for i, j in _PAIRS)
+        return torch.stack(
+            [self.spectrum.average(x.real * y.real + x.imag * y.imag) for x, y in products], dim=1
+        )
 
     def spectra(self) -> tuple[Part, ...]:
         """Statistics "TT", "EE", "BB", "TE", "EB" and "TB", which share one pass in ``measure``."""

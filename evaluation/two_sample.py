@@ -109,7 +109,8 @@ def field_c2st(
     """Classifier two-sample test on the fields, by a small convolutional network (same paper).
 
     Of the boxes one half trains, the other is judged, then the other way round. The p-value of one direction
-    permutes the boxes that were held out; the two are not independent, so their Cauchy combination is reported.
+    permutes the boxes that were held out; of the two, which depend on each other, the Cauchy combination is
+    reported.
     Fields are turned and flipped at random among the symmetries of the grid, and moved on a periodic one;
     batches hold a field of either side at the same parameters, so that parameters tell nothing. Fields are
     seen as asinh of their difference from the mean over the scatter.

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from test_compare import STRUCTURES, draw
+from test_compare import STRUCTURES
+from two_laws import chance, of_pooled_boxes, other_laws, under_equal_laws
 
 from evaluation.anderson_darling import anderson_darling
 from evaluation.base import Measured
@@ -15,6 +16,14 @@ from gen.errors import InputError
 
 def measured(x: np.ndarray) -> Measured:
     return Measured(x.reshape(len(x), -1), np.arange(len(x)), np.zeros(len(x), int))
+
+
+def energy_p(a: Measured, b: Measured, seed: int) -> float:
+    return energy_distance(a, b, n_permutations=99, seed=seed).p
+
+
+def anderson_darling_p(a: Measured, b: Measured, seed: int) -> float:
+    return float(anderson_darling(a, b, n_permutations=99, seed=seed).p[3])
 
 
 # --- energy distance ----------------------------------------------------------------------------------
@@ -43,38 +52,38 @@ def test_of_many_bins_it_is_the_sum_over_all_pairs():
 
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_energy_p_is_uniform_under_equal_laws(structure):
-    boxes, maps, alike, strata, samples = structure
-    rng = np.random.default_rng(3)
-    found = []
-    for t in range(250):
-        a, b = draw(rng, boxes, maps, alike, strata), draw(rng, samples, 1, 0.0, strata)
-        found.append(energy_distance(a, b, n_permutations=99, seed=t).p - rng.random() / 100)
-    assert stats.kstest(found, "uniform").pvalue > 0.01
+    p = under_equal_laws(energy_p, structure, 250, 100, seed=3)
+    assert stats.kstest(p, "uniform").pvalue > 0.01
 
 
 def test_maps_pooled_out_of_their_boxes_reject_the_truth():
-    rng = np.random.default_rng(4)
-    found = []
-    for t in range(100):
-        a, b = draw(rng, 8, 8, 0.6), draw(rng, 64, 1)
-        pooled = Measured(a.vectors, np.arange(len(a)), a.stratum)
-        energy = energy_distance(pooled, b, n_permutations=49, seed=t).p
-        found.append((energy, anderson_darling(pooled, b, n_permutations=49, seed=t).p[0]))
-    assert np.mean(np.array(found) <= 0.05, axis=0).min() > 0.2  # nominal 5 +- 2 %
+    for p_value in (energy_p, anderson_darling_p):
+        assert np.mean(of_pooled_boxes(p_value, 100, seed=4) <= 0.05) > chance(100)
 
 
 def test_energy_sees_shift_scatter_and_correlation():
-    rng = np.random.default_rng(5)
-    a, other = draw(rng, 512, 1), draw(rng, 512, 1)
-    shuffled = Measured(rng.permuted(other.vectors, axis=0), other.simulation, other.stratum)
-    for b in (draw(rng, 512, 1, shift=0.25), draw(rng, 512, 1, spread=1.25), shuffled):
-        found = energy_distance(a, b, n_permutations=200)
-        assert found.p < 0.01
-        assert found.excess > 2
-    assert energy_distance(a, other, n_permutations=200).excess < 2
+    reference, equal, others = other_laws(seed=5)
+    for b in others:
+        assert energy_distance(reference, b, n_permutations=200).p == pytest.approx(1 / 201)  # the smallest
+    assert energy_distance(reference, equal, n_permutations=200).p > 0.01
 
 
 # --- Anderson and Darling -------------------------------------------------------------------------------
+
+
+def sigma(n: int, m: int) -> float:
+    """Standard deviation of A^2 under equal laws without ties (Scholz & Stephens 1987, for two samples)."""
+    total = n + m
+    inverse, h = 1 / n + 1 / m, sum(1 / i for i in range(1, total))
+    g = sum(1 / ((total - i) * j) for i in range(1, total - 1) for j in range(i + 1, total))
+    terms = (
+        (4 * g - 6) + (10 - 6 * g) * inverse,
+        (2 * g - 4) * 4 + 16 * h + (2 * g - 14 * h - 4) * inverse - 8 * h + 4 * g - 6,
+        (6 * h + 2 * g - 2) * 4 + (4 * h - 4 * g + 6) * 2 + (2 * h - 6) * inverse + 4 * h,
+        (2 * h + 6) * 4 - 8 * h,
+    )
+    variance = sum(c * total ** (3 - i) for i, c in enumerate(terms))
+    return math.sqrt(variance / ((total - 1) * (total - 2) * (total - 3)))
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -86,34 +95,27 @@ def test_anderson_darling_is_scipys(ties):
     found = anderson_darling(measured(x), measured(y), n_permutations=0).A2
     resampled = stats.PermutationMethod(n_resamples=9, rng=rng)
     theirs = [stats.anderson_ksamp([x[:, i], y[:, i]], variant="right", method=resampled) for i in range(5)]
-    # theirs is (A2 - 1) / sigma, sigma a number of n and m near to the root of 2 (pi^2 - 9) / 3
-    sigma = (found - 1) / [t.statistic for t in theirs]
-    np.testing.assert_allclose(sigma, sigma[0], rtol=1e-9)
-    assert sigma[0] == pytest.approx(math.sqrt(2 * (math.pi**2 - 9) / 3), rel=0.05)
+    np.testing.assert_allclose((found - 1) / sigma(30, 30), [t.statistic for t in theirs], rtol=1e-9)
 
 
 @pytest.mark.parametrize("structure", STRUCTURES[:2])
 def test_anderson_darling_p_is_uniform_under_equal_laws(structure):
-    boxes, maps, alike, strata, samples = structure
-    rng = np.random.default_rng(7)
-    found = []
-    for t in range(250):
-        a, b = draw(rng, boxes, maps, alike, strata), draw(rng, samples, 1, 0.0, strata)
-        found.append(anderson_darling(a, b, n_permutations=99, seed=t).p[3] - rng.random() / 100)
-    assert stats.kstest(found, "uniform").pvalue > 0.01
+    p = under_equal_laws(anderson_darling_p, structure, 250, 100, seed=7)
+    assert stats.kstest(p, "uniform").pvalue > 0.01
 
 
 def test_tails_weigh_more_than_in_kolmogorov_smirnov():
     # 5 % of the maps moved far out on one side
     rng = np.random.default_rng(8)
-    found = []
-    for t in range(40):
+    here, there = np.zeros((2, 100), bool)
+    for t in range(100):
         x, y = rng.normal(size=(2, 512, 1))
         y[:26] = 3 + rng.exponential(size=(26, 1))
-        p = anderson_darling(measured(x), measured(y), n_permutations=99, seed=t).p[0]
-        found.append((p, stats.ks_2samp(x[:, 0], y[:, 0])[1]))
-    here, there = np.mean(np.array(found) <= 0.05, axis=0)
-    assert here > 0.4 > 1.5 * there
+        here[t] = anderson_darling(measured(x), measured(y), n_permutations=99, seed=t).p[0] <= 0.05
+        there[t] = stats.ks_2samp(x[:, 0], y[:, 0])[1] <= 0.05
+    only_here, only_there = int((here & ~there).sum()), int((there & ~here).sum())
+    # where they disagree, either would be the one with even chances (McNemar's test)
+    assert stats.binomtest(only_here, only_here + only_there, alternative="greater").pvalue < 1e-4
 
 
 def test_what_cannot_be_compared_is_refused():

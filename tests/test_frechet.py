@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy import linalg, stats
 from test_compare import draw
+from two_laws import chance, of_pooled_boxes, other_laws, under_equal_laws
 
 from evaluation.base import Measured
 from evaluation.frechet import Frechet, frechet_distance
@@ -46,63 +49,76 @@ def test_one_feature_is_the_closed_form():
 
 @pytest.mark.parametrize("structure", [(8, 8, 0.3, 1, 64), (100, 1, 0.0, 1, 100)])
 def test_p_is_uniform_and_the_excess_is_one_under_equal_laws(structure):
-    boxes, maps, alike, strata, samples = structure
-    rng = np.random.default_rng(3)
-    p, found = [], []
-    for t in range(200):
-        a, b = draw(rng, boxes, maps, alike, strata), draw(rng, samples, 1, 0.0, strata)
-        c = quick(a, b, 99, t)
-        p.append(c.p - rng.random() / 100)
-        found.append((c.distance, c.floor, c.infinite, c.std))
-    # eight boxes make p a little cautious
-    assert stats.kstest(p, "uniform").pvalue > 0.001
-    assert np.mean(np.array(p) < 0.05) < 0.05 + 3 * 0.0154
-    distance, floor, infinite, std = np.mean(found, axis=0)
-    # a floor of eight boxes is low by about a fifth of the boxes' own share
-    assert distance / floor == pytest.approx(1, abs=0.2)
-    assert abs(infinite) < distance / 3
-    # errors from 20 bootstraps; those of eight boxes are too large
-    assert 0.65 < std / np.std(found, axis=0)[2] < (1.35 if boxes > 8 else 1.8)
+    found: list[Frechet] = []
+
+    def p_value(a: Measured, b: Measured, seed: int) -> float:
+        found.append(quick(a, b, 99, seed))
+        return found[-1].p
+
+    n = 200
+    p = under_equal_laws(p_value, structure, n, 100, seed=3)
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+    assert np.mean(p < 0.05) < chance(n)
+    distance, floor, infinite, std = np.array([(c.distance, c.floor, c.infinite, c.std) for c in found]).T
+    # S boxes know their scatter to the order 1 / S, and the limit leaves terms of that order beside 4 errors
+    of_boxes = distance.mean() / structure[0]
+    assert abs((distance - floor).mean()) < 4 * (distance - floor).std() / math.sqrt(n) + of_boxes
+    assert abs(infinite.mean()) < 4 * infinite.std() / math.sqrt(n) + of_boxes
+    # n draws know their scatter to this share, by their kurtosis
+    error = math.sqrt((stats.kurtosis(infinite) + 2) / (4 * n))
+    # the error taken is the larger of v and 3 v - 2 v, v the true variance, the latter with the noise of
+    # 20 bootstraps, 3 v sqrt(2 / 19): v (1 + 3 sqrt(2 / 19) / sqrt(2 pi)). Of few boxes up to twice too large
+    most = math.sqrt(1 + 3 * math.sqrt(2 / 19 / (2 * math.pi))) if structure[0] > 10 else 2
+    assert 1 - 4 * error < std.mean() / infinite.std() < most * (1 + 4 * error)
+
+
+def bias(n: int, p: int) -> float:
+    """<d^2> of two sets of n normal vectors of one law, to the order 1/n: of means, then of covariances."""
+    return 2 * p / n + p * (p + 1) / (2 * n)
 
 
 def test_the_limit_does_not_depend_on_n_and_the_distance_does():
     rng = np.random.default_rng(4)
-    found = []
-    for n in (100, 100, 100, 100, 1600):
-        x, y = rng.normal(size=(n, 12)), rng.normal(0.25, 1.0, size=(n, 12))
-        found.append(quick(measured(x), measured(y)))
     # means differ by 0.25 in each of 12 bins, in units of a scatter that holds half of it
     truth = 12 * 0.25**2 / (1 + 0.25**2 / 4)
-    small = found[:4]
-    assert min(c.distance for c in small) > 1.5 * truth
-    assert min(c.floor for c in small) > 0.5 * truth
-    std = np.sqrt(np.mean([c.std**2 for c in small]))
-    assert np.mean([c.infinite for c in small]) == pytest.approx(truth, abs=3 * std / 2)
-    assert found[4].infinite == pytest.approx(truth, abs=3 * found[4].std)
-    assert found[4].std < std / 2
+    for n, repeats in ((100, 4), (1600, 1)):
+        found = [
+            quick(measured(rng.normal(size=(n, 12))), measured(rng.normal(0.25, 1.0, size=(n, 12))))
+            for _ in range(repeats)
+        ]
+        error = math.sqrt(np.mean([c.std**2 for c in found]) / repeats)
+        assert np.mean([c.infinite for c in found]) == pytest.approx(truth, abs=4 * error)
+        # the next order of the bias is smaller by p / n
+        next_order = bias(n, 12) * 12 / n
+        assert np.mean([c.distance for c in found]) == pytest.approx(
+            truth + bias(n, 12), abs=4 * error + next_order
+        )
+        # the scatter of 100 bootstraps of the floor is at most that of the distance
+        assert np.mean([c.floor for c in found]) == pytest.approx(
+            bias(n, 12), abs=4 * error / math.sqrt(100) + next_order
+        )
 
 
 def test_a_lost_feature_and_a_lost_correlation_are_found():
-    rng = np.random.default_rng(5)
-    a, b = draw(rng, 512, 1), draw(rng, 512, 1)
-    equal = frechet_distance(a, b)
-    assert equal.p > 0.01
-    assert equal.infinite == pytest.approx(0, abs=3 * equal.std)
-    shuffled = Measured(rng.permuted(b.vectors, axis=0), b.simulation, b.stratum)
-    for other in (shuffled, draw(rng, 512, 1, spread=0.8), draw(rng, 512, 1, shift=0.3)):
-        found = frechet_distance(a, other)
-        assert found.p < 0.01
-        assert found.excess > 2
-        assert found.infinite > 3 * found.std
+    reference, equal, (moved, wider, shuffled) = other_laws(seed=5)
+    found = frechet_distance(reference, equal)
+    assert found.p > 0.01
+    assert found.infinite == pytest.approx(0, abs=4 * found.std)
+    # in units of the scatter of both: of the means, of the spread, and of the eigenvalues of the correlation
+    eigenvalues = np.linalg.eigvalsh(0.6 ** np.abs(np.subtract.outer(np.arange(8), np.arange(8))))
+    for other, truth in (
+        (moved, 8 * 0.3**2 / (1 + 0.3**2 / 4)),
+        (wider, 8 * 0.25**2 / ((1 + 1.25**2) / 2)),
+        (shuffled, ((np.sqrt(eigenvalues) - 1) ** 2).sum()),
+    ):
+        found = frechet_distance(reference, other)
+        assert found.p == pytest.approx(1 / 201)  # the smallest of 200 permutations
+        assert found.infinite == pytest.approx(truth, abs=4 * found.std)
 
 
 def test_maps_pooled_out_of_their_boxes_reject_the_truth():
-    rng = np.random.default_rng(6)
-    p = []
-    for t in range(60):
-        a, b = draw(rng, 8, 8, 0.4), draw(rng, 64, 1)
-        p.append(quick(Measured(a.vectors, np.arange(64), a.stratum), b, 49, t).p)
-    assert np.mean(np.array(p) <= 0.05) > 0.2  # nominal 5 +- 3 %
+    p = of_pooled_boxes(lambda a, b, seed: quick(a, b, 49, seed).p, 60, seed=6)
+    assert np.mean(p <= 0.05) > chance(60)
 
 
 def test_too_few_maps_are_refused():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from test_compare import draw
+from two_laws import chance, under_equal_laws
 
 from evaluation.base import Measured
 from evaluation.hotelling import Pair, hotelling
@@ -62,35 +63,24 @@ def test_boxes_are_observations():
 
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_p_is_uniform_under_equal_means(structure):
-    boxes, maps, alike, strata, samples, p = structure
-    rng = np.random.default_rng(4)
-    found = []
-    for _ in range(400):
-        a = draw(rng, boxes, maps, alike, strata, n_bins=p)
-        found.append(hotelling(a, draw(rng, samples, 1, 0.0, strata, n_bins=p)).p)
+    *rest, p = structure
+    found = under_equal_laws(lambda a, b, _: hotelling(a, b).p, tuple(rest), 400, math.inf, 4, n_bins=p)
     assert stats.kstest(found, "uniform").pvalue > 0.01
-    assert np.mean(np.array(found) < 0.05) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
+    assert np.mean(found < 0.05) < chance(400)
 
 
 @pytest.mark.parametrize("structure", STRUCTURES[:2])
 def test_a_naive_chi_squared_rejects_the_truth(structure):
-    boxes, maps, alike, strata, samples, p = structure
-    rng = np.random.default_rng(5)
-    found = [
-        chi_squared(
-            draw(rng, boxes, maps, alike, strata, n_bins=p), draw(rng, samples, 1, 0.0, strata, n_bins=p)
-        )
-        for _ in range(200)
-    ]
-    # nominal 5 %, whose binomial error is 1.5 %
-    assert np.mean(np.array(found) < 0.05) > 0.15
+    *rest, p = structure
+    found = under_equal_laws(lambda a, b, _: chi_squared(a, b), tuple(rest), 200, math.inf, 5, n_bins=p)
+    assert np.mean(found < 0.05) > chance(200)
 
 
 def test_a_shift_is_found_and_measured():
     rng = np.random.default_rng(6)
     a, b = draw(rng, 64, 4, 0.3, 2), draw(rng, 256, 1, 0.0, 2, shift=0.4)
     found = hotelling(a, b)
-    assert found.p < 1e-4
+    assert found.p < 1e-4  # a single bin is 5 errors away
     np.testing.assert_allclose(found.difference, 0.4, atol=4 * found.difference_std.max())
     # two strata of 64 boxes, variance of a mean box (0.3 + 0.7/4), against 256 maps
     std = math.sqrt((0.475 / 64 + 1 / 256) / 2)
@@ -111,7 +101,7 @@ def test_joined_bins_are_means_in_units_of_scatter():
     pair = Pair.of(measured(x), measured(x + 1e-3), n_bins=2)
     np.testing.assert_array_equal(pair.group, [0, 0, 0, 1, -1, 1])
     kept = x[:, [0, 1, 2]] / x[:, [0, 1, 2]].std(0, ddof=1)
-    np.testing.assert_allclose(pair.reference[:, 0], (kept - kept.mean(0)).mean(1), rtol=0.05, atol=0.05)
+    np.testing.assert_allclose(pair.reference[:, 0], (kept - kept.mean(0)).mean(1), atol=1e-9)
 
 
 def test_too_few_boxes_are_refused():

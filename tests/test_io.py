@@ -18,7 +18,7 @@ from astropy.io import fits
 from gen.errors import InputError
 from gen.fields import Fields, Grid, ParameterSpace
 from gen.io import FieldFile, read_fields, write_fields
-from gen.io.fieldfile import BLOCK
+from gen.io.content import BLOCK
 
 SPACE = ParameterSpace(("Omega_m", "sigma_8"), (0.1, 0.6), (0.5, 1.0))
 NONE = ParameterSpace((), (), ())

@@ -6,12 +6,10 @@ Every format but ``.npy`` holds ``values`` (N, C, *shape) float32, ``params`` (N
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +18,9 @@ from torch import Tensor
 from gen.errors import InputError
 from gen.fields import Fields, Grid, ParameterSpace
 from gen.io.atomic import replacing
+from gen.io.content import BLOCK, Content, Writer, rows_within
 from gen.io.rows import Rows, Values
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
-#: Bytes written at a time.
-BLOCK = 2**22
 FORMATS = (".h5", ".npy", ".npz", ".fits", ".zarr")
 
 
@@ -49,18 +43,6 @@ class FieldFile:
 
     def __len__(self) -> int:
         return len(self.values)
-
-
-class Writer(Protocol):
-    """Takes blocks of rows in order; complete when its context ends."""
-
-    def write(self, values: np.ndarray, params: np.ndarray) -> None: ...
-
-    def __enter__(self) -> Writer: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 def file_format(path: str | Path) -> str:
@@ -129,7 +111,7 @@ def _write(
     if shape[2:] != grid.shape:
         raise InputError(f"fields must have the grid's {grid.shape} cells, got {shape[2:]}")
     written = 0
-    with _writer(suffix)(staged, shape, first.params.shape[1], told, columns) as writer:
+    with _writer(suffix)(staged, Content(shape, first.params.shape[1], told, columns)) as writer:
         for values, params in blocks(_chain(first, parts), rows_within(BLOCK, shape)):
             written += len(values)
             if written > n:
@@ -142,11 +124,6 @@ def _write(
 def _chain(first: Fields, parts: Iterator[Fields]) -> Iterator[Fields]:
     yield first
     yield from parts
-
-
-def rows_within(size: int, shape: tuple[int, ...]) -> int:
-    """How many float32 rows of an array of ``shape`` fit in ``size`` bytes, at least 1 and at most all."""
-    return min(shape[0], max(1, size // (4 * math.prod(shape[1:]))))
 
 
 def blocks(parts: Iterable[Fields], rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -169,7 +146,7 @@ def _joined(held: list[Fields]) -> tuple[np.ndarray, np.ndarray]:
     return values.numpy(), params.numpy()
 
 
-def _writer(suffix: str) -> Any:
+def _writer(suffix: str) -> Callable[[Path, Content], Writer]:
     """The writer of a format; each format's library is loaded with it."""
     if suffix == ".h5":
         from gen.io.hdf5 import Hdf5Writer
@@ -289,8 +266,3 @@ def _space(told: Mapping[str, Any], params: Tensor) -> ParameterSpace:
     low, high = params.amin(0), params.amax(0)
     wide = (high - low).clamp(min=1e-6)
     return ParameterSpace(names, low.tolist(), (low + wide).tolist())
-
-
-def encode(told: Mapping[str, Any]) -> str:
-    """Attributes as one JSON text, for formats that hold text only."""
-    return json.dumps(told, sort_keys=True)

@@ -18,7 +18,7 @@ from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 
 from gen.errors import InputError
-from gen.io.fieldfile import encode
+from gen.io.content import Content, encode
 
 BLOCK = 2880
 
@@ -26,24 +26,16 @@ BLOCK = 2880
 class FitsWriter:
     """A header of known size, the values as they come, and the table at the end."""
 
-    def __init__(
-        self,
-        path: Path,
-        shape: tuple[int, ...],
-        n_params: int,
-        told: dict[str, Any],
-        columns: dict[str, np.ndarray],
-    ) -> None:
-        del n_params
-        self.path, self.told, self.columns = path, told, columns
+    def __init__(self, path: Path, content: Content) -> None:
+        self.path, self.content = path, content
         self.params: list[np.ndarray] = []
         header = fits.Header()
-        header["SIMPLE"], header["BITPIX"], header["NAXIS"] = True, -32, len(shape)
-        for axis, size in enumerate(reversed(shape), 1):
+        header["SIMPLE"], header["BITPIX"], header["NAXIS"] = True, -32, len(content.shape)
+        for axis, size in enumerate(reversed(content.shape), 1):
             header[f"NAXIS{axis}"] = size
         header["EXTEND"] = True
-        header["BUNIT"] = str(told.get("units", ""))
-        header["COSMOZOO"] = encode(told)
+        header["BUNIT"] = str(content.told.get("units", ""))
+        header["COSMOZOO"] = encode(content.told)
         self.file = path.open("wb")
         self.file.write(header.tostring().encode("ascii"))
 
@@ -65,9 +57,9 @@ class FitsWriter:
 
     def _table(self) -> fits.BinTableHDU:
         params = np.concatenate(self.params)
-        names = self.told["parameter_names"]
+        names = self.content.told["parameter_names"]
         columns = [fits.Column(name, "D", array=params[:, i]) for i, name in enumerate(names)]
-        for name, array in self.columns.items():
+        for name, array in self.content.columns.items():
             text = array.astype(str)
             form = "K" if array.dtype.kind in "iu" else f"{max(1, text.dtype.itemsize // 4)}A"
             columns.append(fits.Column(name, form, array=array if form == "K" else text))

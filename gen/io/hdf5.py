@@ -10,7 +10,7 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
-from gen.io.fieldfile import rows_within
+from gen.io.content import Content, rows_within
 
 #: A chunk that fits in the library's own cache [bytes].
 CHUNK = 2**20
@@ -20,23 +20,17 @@ COLUMNS = ("values", "params", "simulation", "region")
 class Hdf5Writer:
     """Appends blocks to chunked datasets of known length."""
 
-    def __init__(
-        self,
-        path: Path,
-        shape: tuple[int, ...],
-        n_params: int,
-        told: dict[str, Any],
-        columns: dict[str, np.ndarray],
-    ) -> None:
+    def __init__(self, path: Path, content: Content) -> None:
         self.file = h5py.File(path, "w", libver="v110")
+        shape = content.shape
         rows = rows_within(CHUNK, shape)
         self.values = self.file.create_dataset("values", shape, "f4", chunks=(rows, *shape[1:]))
-        self.params = self.file.create_dataset("params", (shape[0], n_params), "f8")
-        for name, column in columns.items():
+        self.params = self.file.create_dataset("params", (shape[0], content.n_params), "f8")
+        for name, column in content.columns.items():
             text = column.dtype.kind in "OU"
             self.file.create_dataset(name, data=column.astype(object if text else "i8"),
                                      dtype=h5py.string_dtype() if text else "i8")  # fmt: skip
-        for key, value in told.items():
+        for key, value in content.told.items():
             self.file.attrs[key] = _attribute(value)
         self.row = 0
 

@@ -11,7 +11,7 @@ from typing import IO, Any, Self
 import numpy as np
 
 from gen.errors import InputError
-from gen.io.fieldfile import encode
+from gen.io.content import Content, encode
 
 
 def _header(file: IO[bytes], shape: tuple[int, ...]) -> None:
@@ -26,17 +26,9 @@ def _bytes(values: np.ndarray) -> memoryview:
 class NpyWriter:
     """A header, then the values as they come."""
 
-    def __init__(
-        self,
-        path: Path,
-        shape: tuple[int, ...],
-        n_params: int,
-        told: dict[str, Any],
-        columns: dict[str, np.ndarray],
-    ) -> None:
-        del n_params, told, columns
+    def __init__(self, path: Path, content: Content) -> None:
         self.file = path.open("wb")
-        _header(self.file, shape)
+        _header(self.file, content.shape)
 
     def write(self, values: np.ndarray, params: np.ndarray) -> None:
         self.file.write(_bytes(values))
@@ -53,20 +45,12 @@ class NpyWriter:
 class NpzWriter:
     """Values stream into the archive; parameters and attributes (one JSON text) follow at the end."""
 
-    def __init__(
-        self,
-        path: Path,
-        shape: tuple[int, ...],
-        n_params: int,
-        told: dict[str, Any],
-        columns: dict[str, np.ndarray],
-    ) -> None:
-        del n_params
-        self.told, self.columns = told, columns
+    def __init__(self, path: Path, content: Content) -> None:
+        self.content = content
         self.params: list[np.ndarray] = []
         self.archive = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
         self.file = self.archive.open(_member("values"), "w", force_zip64=True)
-        _header(self.file, shape)
+        _header(self.file, content.shape)
 
     def write(self, values: np.ndarray, params: np.ndarray) -> None:
         self.file.write(_bytes(values))
@@ -82,8 +66,8 @@ class NpzWriter:
         if kind is None:
             arrays = {
                 "params": np.concatenate(self.params),
-                "attributes": np.array(encode(self.told)),
-                **self.columns,
+                "attributes": np.array(encode(self.content.told)),
+                **self.content.columns,
             }
             for name, array in arrays.items():
                 with self.archive.open(_member(name), "w") as member:

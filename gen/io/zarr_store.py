@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 
 from gen.errors import InputError
-from gen.io.fieldfile import BLOCK, rows_within
+from gen.io.content import BLOCK, Content, rows_within
 
 AXES = ("z", "y", "x")
 
@@ -18,21 +18,14 @@ AXES = ("z", "y", "x")
 class ZarrWriter:
     """Writes whole chunks, uncompressed: noise does not compress."""
 
-    def __init__(
-        self,
-        path: Path,
-        shape: tuple[int, ...],
-        n_params: int,
-        told: dict[str, Any],
-        columns: dict[str, np.ndarray],
-    ) -> None:
-        self.group = zarr.create_group(path, zarr_format=2, attributes=told)
+    def __init__(self, path: Path, content: Content) -> None:
+        self.group = zarr.create_group(path, zarr_format=2, attributes=content.told)
+        shape = content.shape
         rows = rows_within(BLOCK, shape)
         axes = AXES[len(AXES) - (len(shape) - 2) :]
         self.values = self._array("values", shape, "f4", (rows, *shape[1:]), ("sample", "channel", *axes))
-        self.params = np.zeros((shape[0], n_params))
-        self.columns = columns
-        self.names = told["parameter_names"]
+        self.params = np.zeros((shape[0], content.n_params))
+        self.content = content
         self.row = 0
 
     def _array(
@@ -74,8 +67,8 @@ class ZarrWriter:
         shape = self.params.shape
         if shape[1]:
             self._array("params", shape, "f8", shape, ("sample", "parameter"))[:] = self.params
-            self._text("parameter", np.array(self.names, dtype=str), ("parameter",))
-        for name, column in self.columns.items():
+            self._text("parameter", np.array(self.content.told["parameter_names"], dtype=str), ("parameter",))
+        for name, column in self.content.columns.items():
             if column.dtype.kind in "iu":
                 self._array(name, column.shape, "i8", column.shape, ("sample",))[:] = column
             else:
