@@ -12,6 +12,7 @@ import torch
 from gen.data.augment import Isometry, Symmetries
 from gen.errors import InputError
 from gen.fields import Fields, Grid
+from gen.simulate.displacement import density
 
 
 def grid(dim: int, periodic: bool = True, n: int = 6) -> Grid:
@@ -137,6 +138,30 @@ def test_coarse_fields_move_along(dim: int, periodic: bool) -> None:
     assert torch.allclose(pool(moved.values, 2), moved.coarse, atol=1e-15)
 
 
+@pytest.mark.parametrize("coarse_cells", [8, 4])
+def test_vectors_of_coarse_fields_turn_too(coarse_cells: int) -> None:
+    """A displacement and its block means stay block means; as scalars the coarse ones do not."""
+    g = torch.Generator().manual_seed(5)
+    psi = torch.randn(10, 6, 8, 8, 8, generator=g, dtype=torch.float64)
+    coarse = torch.nn.functional.avg_pool3d(psi[:, :3], 8 // coarse_cells)
+    vectors = [[0, 1, 2], [3, 4, 5]]
+    right = Symmetries(grid(3, n=8), vectors, coarse_vector_channels=vectors[:1])
+    moved = right(Fields.of(psi, coarse=coarse), seed=0, step=3)
+    again = torch.nn.functional.avg_pool3d(moved.values[:, :3], 8 // coarse_cells)
+    assert torch.allclose(again, moved.coarse, atol=1e-15)
+    wrong = Symmetries(grid(3, n=8), vectors)(Fields.of(psi, coarse=coarse), seed=0, step=3)
+    assert torch.equal(wrong.values, moved.values) and not torch.allclose(wrong.coarse, moved.coarse)
+
+
+def test_moved_displacements_make_the_moved_density() -> None:
+    psi = 3 * torch.randn(12, 3, 6, 6, 6, generator=torch.Generator().manual_seed(6))
+    rho = density(psi, 6.0, 6)
+    symmetries = Symmetries(grid(3), [[0, 1, 2]])
+    moved = symmetries(Fields.of(psi, coarse=rho), seed=1, step=2)
+    assert torch.allclose(density(moved.values, 6.0, 6), moved.coarse, atol=1e-4)
+    assert not torch.allclose(moved.coarse, rho, atol=0.1)
+
+
 def test_axes_that_differ_are_not_exchanged_and_a_line_of_sight_is_left_alone() -> None:
     slab = Grid((6, 6, 8), (1.0, 1.0, 3.0), "Mpc/h", periodic=True)
     assert len(Symmetries(slab).isometries) == 2 * 8
@@ -156,6 +181,7 @@ def test_a_fixed_axis_is_not_rolled() -> None:
     [
         ({"vector_channels": [[0, 1]]}, "3 different channels"),
         ({"vector_channels": [[0, 1, 1]]}, "3 different channels"),
+        ({"coarse_vector_channels": [[0, 1]]}, "3 different channels"),
         ({"axes": [0, 3]}, "0 to 2"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -126,6 +127,28 @@ def test_evaluation_loaders_give_each_row_of_their_split_once_unmoved() -> None:
         fields = torch.cat([f.values for f in loader])
         assert torch.equal(fields, data.simulations.select(split=split).values)
         assert len(list(loader)) == len(loader) == 2
+
+
+class Gradients(Source):
+    """Fields, and coarse the gradient of each, which names its channels as one vector."""
+
+    def load(self) -> SimulationSet:
+        data = Numbered().load()
+        x = data.values
+        slope = torch.cat([(x.roll(-1, a) - x.roll(1, a)) / 2 for a in (2, 3)], 1)
+        return replace(data, coarse=slope, coarse_grid=data.grid, coarse_vector_channels=((0, 1),)).check()
+
+
+def test_coarse_fields_come_with_their_fields_and_turn_as_the_vectors_that_the_source_names() -> None:
+    data = FieldData(Gradients(), batch_size=8, seed=3)
+    for fields in take(data.train_dataloader(), 4):
+        x = fields.values
+        slope = torch.cat([(x.roll(-1, a) - x.roll(1, a)) / 2 for a in (2, 3)], 1)
+        assert torch.allclose(fields.coarse, slope, atol=1e-5)
+    assert data.simulations.coarse is not None
+    held = data.simulations.coarse[data.simulations.rows("test")]
+    assert torch.equal(torch.cat([f.coarse for f in data.test_dataloader()]), held)
+    assert next(iter(FieldData(Numbered(), batch_size=8).train_dataloader())).coarse.shape[1] == 0
 
 
 class Place:

@@ -164,6 +164,53 @@ def test_check_refuses_with_the_place(what: str, words: list[str]) -> None:
     assert all(word in str(error.value) for word in ["toy", *words]), str(error.value)
 
 
+COARSE = Grid((2, 2), 1.0, "deg", periodic=False)
+
+
+def with_coarse(**changes) -> SimulationSet:
+    coarse = torch.randn(30, 2, 2, 2, generator=torch.Generator().manual_seed(9))
+    return make(**({"coarse": coarse, "coarse_grid": COARSE} | changes))
+
+
+def test_coarse_fields_stay_with_their_fields() -> None:
+    data = with_coarse().check()
+    assert data.coarse is not None
+    rows = data.rows(split="train", simulations=[3, 10, 24])
+    some = data.select(split="train", simulations=[3, 10, 24])
+    assert some.coarse is not None and some.coarse_grid == COARSE
+    assert torch.equal(some.coarse, data.coarse[rows]) and torch.equal(some.fields().coarse, some.coarse)
+    batch = data.fields(torch.tensor([7, 2]))
+    assert torch.equal(batch.values, data.values[[7, 2]]) and torch.equal(batch.coarse, data.coarse[[7, 2]])
+    assert torch.equal(batch.params, data.params[[7, 2]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"coarse_grid": None}, "come together, got coarse alone"),
+        ({"coarse": None}, "come together, got coarse_grid alone"),
+        ({"coarse": torch.zeros(29, 2, 2, 2)}, "needs 30 rows like the values, got 29"),
+        ({"coarse": torch.zeros(30, 2, 2, 3)}, r"\(N, Cc, 2, 2\), got \(30, 2, 2, 3\)"),
+        ({"coarse": torch.zeros(30, 2, 2)}, r"\(N, Cc, 2, 2\), got \(30, 2, 2\)"),
+        ({"coarse_grid": Grid((2, 2), 1.5, "deg", periodic=False)}, "the same box as the fields"),
+        ({"coarse_grid": Grid((2, 2), 1.0, "Mpc/h", periodic=False)}, "the same box as the fields"),
+        ({"coarse_grid": Grid((2, 2), 1.0, "deg", periodic=True)}, "the same box as the fields"),
+    ],
+)
+def test_coarse_fields_that_do_not_fit_are_refused_at_once(changes, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        with_coarse(**changes)
+
+
+def test_check_looks_at_the_coarse_fields_too() -> None:
+    bad = torch.zeros(30, 2, 2, 2)
+    bad[21, 1, 0, 1] = torch.inf
+    with pytest.raises(InputError, match="toy: coarse field 21 holds 1 values that are NaN or infinite"):
+        with_coarse(coarse=bad).check()
+    with pytest.raises(InputError, match=r"coarse must be .*float32, got .*float64"):
+        with_coarse(coarse=torch.zeros(30, 2, 2, 2, dtype=torch.float64)).check()
+
+
 def test_columns_of_unequal_length_or_shape_are_refused_at_once() -> None:
     with pytest.raises(InputError, match="30 rows"):
         make(simulation=torch.arange(29))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from gen.data.simulated import Simulated
 from gen.emulators.base import Emulator
 from gen.emulators.copula import Copula
 from gen.fields import Grid, ParameterSpace
+from gen.simulate.nbody_pairs import Layout
 from gen.simulate.recipe import read_recipe
+from gen.simulate.sources import Lognormal, NBody
 from gen.training.base import TrainingRecipe, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,12 +50,38 @@ def stand_in(grid: Grid, space: ParameterSpace, n_cosmologies: int = 8, n_maps: 
     return SimulationSet(grid, space, values.float(), params.float(), ids, split, region, "stand-in", "1")
 
 
+def boxes(grid: Grid, space: ParameterSpace, layout: Layout) -> SimulationSet:
+    """Stand-ins of 3D simulations: positive densities, or displacements and velocities, and coarse ones."""
+
+    def fill(grid: Grid, channels: int, seed: int) -> torch.Tensor:
+        fields = stand_in(grid, space).values
+        if layout.unit == "1":
+            return fields - fields.amin((1, 2, 3, 4), keepdim=True) + 0.1
+        mixing = torch.randn(channels, generator=torch.Generator().manual_seed(seed))
+        return torch.einsum("nbxyz,c->ncxyz", fields, 100 * mixing)
+
+    vectors = {"vector_channels": layout.vector_channels, "unit": layout.unit}
+    data = replace(stand_in(grid, space), values=fill(grid, layout.channels, 0), **vectors)
+    if not layout.coarse_channels:
+        return data
+    coarse_grid = Grid(layout.coarse_shape, grid.box_size, grid.unit, grid.periodic)
+    return replace(
+        data,
+        coarse=fill(coarse_grid, layout.coarse_channels, 1),
+        coarse_grid=coarse_grid,
+        coarse_vector_channels=layout.coarse_vector_channels,
+    )
+
+
 @pytest.fixture
 def quick_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sources of the recipes, built as they say, but with a few made-up fields on their own grids."""
 
     def simulated(source: Simulated) -> SimulationSet:
-        return stand_in(source.recipe.grid, source.recipe.space)
+        recipe = source.recipe
+        if isinstance(recipe.source, NBody | Lognormal):
+            return stand_in(recipe.grid, recipe.space)
+        return boxes(recipe.grid, recipe.space, recipe.source.layout(recipe.grid))
 
     def planes(source: LensingPlanes) -> SimulationSet:
         side = 3.5 * source.n_pixels / 512
@@ -125,7 +154,10 @@ def test_one_line_swaps_dcgan_for_wgan_gp() -> None:
 def test_recipes_make_emulators_of_their_grid() -> None:
     for path in TRAINING:
         recipe = load_recipe(TrainingRecipe, path).value
+        source = recipe.data.source
         grid = Grid((32, 32), 1.75, "deg", periodic=False)
+        if isinstance(source, Simulated) and source.recipe.grid.dim == 3:
+            grid = source.recipe.grid
         space = ParameterSpace(("Omega_m", "sigma_8"), (0.1, 0.6), (0.5, 1.0))
         emulator = recipe.emulator(grid, space)
         assert isinstance(emulator, Emulator)

@@ -24,6 +24,10 @@ def assemble(
     fractions: Sequence[float],
     seed: int,
     unit: str,
+    coarse: Tensor | None = None,
+    coarse_grid: Grid | None = None,
+    vector_channels: tuple[tuple[int, ...], ...] = (),
+    coarse_vector_channels: tuple[tuple[int, ...], ...] = (),
 ) -> SimulationSet:
     """Check the fields, split by simulation, and take the trained range from the training simulations.
 
@@ -31,6 +35,7 @@ def assemble(
         values: ``(N, C, *grid.shape)`` float32.
         simulation: ``(N,)`` ids.
         params: ``(N, P)`` of ``parameters``.
+        coarse, coarse_grid, vector_channels, coarse_vector_channels: as of ``SimulationSet``.
 
     Raises:
         InputError: for bad fields or too few simulations; see ``check_fields`` and ``split_by_simulation``.
@@ -39,7 +44,21 @@ def assemble(
     ids = torch.as_tensor(simulation, dtype=torch.int64)
     split = split_by_simulation(ids, fractions, seed)
     space = trained_range(name, parameters, rows, split)
-    data = SimulationSet(grid, space, values, rows, ids, split, region_of(space, rows), name, unit).check()
+    data = SimulationSet(
+        grid,
+        space,
+        values,
+        rows,
+        ids,
+        split,
+        region_of(space, rows),
+        name,
+        unit,
+        coarse,
+        coarse_grid,
+        vector_channels,
+        coarse_vector_channels,
+    ).check()
     check_fields(data)
     return data
 

@@ -67,6 +67,7 @@ class Symmetries:
         grid: of the fields.
         vector_channels: groups of ``dim`` channels that are one vector, e.g. ``[[0, 1, 2]]`` for a
             displacement. Spin-2 pairs (Q, U; shear) are not vectors: do not augment them with this.
+        coarse_vector_channels: the same for the coarse fields.
         axes: the axes along which the field is homogeneous and among which it is isotropic, default
             all; leave out a line of sight.
 
@@ -79,13 +80,15 @@ class Symmetries:
         grid: Grid,
         vector_channels: Sequence[Sequence[int]] = (),
         axes: Sequence[int] | None = None,
+        coarse_vector_channels: Sequence[Sequence[int]] = (),
     ) -> None:
         self.grid = grid
         self.axes = tuple(range(grid.dim)) if axes is None else tuple(axes)
         if not set(self.axes) <= set(range(grid.dim)):
             raise InputError(f"isotropic axes must be among 0 to {grid.dim - 1}, got {list(self.axes)}")
         self.vector_channels = tuple(tuple(group) for group in vector_channels)
-        for group in self.vector_channels:
+        self.coarse_vector_channels = tuple(tuple(group) for group in coarse_vector_channels)
+        for group in self.vector_channels + self.coarse_vector_channels:
             if len(set(group)) != grid.dim or min(group) < 0:
                 raise InputError(f"a vector needs {grid.dim} different channels, got {list(group)}")
         self.isometries = self._isometries()
@@ -115,7 +118,7 @@ class Symmetries:
         coarse = fields.coarse
         if coarse.shape[1]:
             factor = torch.tensor([a // b for a, b in zip(self.grid.shape, coarse.shape[2:], strict=True)])
-            coarse = self._move(coarse, which, shifts // factor, ())
+            coarse = self._move(coarse, which, shifts // factor, self.coarse_vector_channels)
         return Fields(values, fields.params, coarse)
 
     def _stride(self, coarse: Tensor) -> Tensor:

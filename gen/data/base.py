@@ -36,6 +36,10 @@ class SimulationSet:
         region: ``(N,)`` of "interior", "edge", "extrapolation": where the parameters lie.
         name: what the set is, for people to read.
         unit: unit of the values.
+        coarse: ``(N, Cc, *coarse_grid.shape)`` float32, what a field is to be made from: a low-resolution
+            or an approximate run of the same box; or nothing.
+        coarse_grid: its grid, of the same box.
+        vector_channels, coarse_vector_channels: the channels that are x, y(, z) components of one vector.
     """
 
     grid: Grid
@@ -47,6 +51,10 @@ class SimulationSet:
     region: np.ndarray
     name: str
     unit: str = "1"
+    coarse: Tensor | None = None
+    coarse_grid: Grid | None = None
+    vector_channels: tuple[tuple[int, ...], ...] = ()
+    coarse_vector_channels: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 + self.grid.dim or tuple(self.values.shape[2:]) != self.grid.shape:
@@ -62,6 +70,28 @@ class SimulationSet:
             raise InputError(
                 f"{self.name}: parameters must have shape ({n}, {len(self.space)}) for "
                 f"{', '.join(self.space.names) or 'no names'}, got {tuple(self.params.shape)}"
+            )
+        self._check_coarse()
+
+    def _check_coarse(self) -> None:
+        if self.coarse is None and self.coarse_grid is None:
+            return
+        if self.coarse is None or self.coarse_grid is None:
+            given = "coarse_grid" if self.coarse is None else "coarse"
+            raise InputError(f"{self.name}: coarse and coarse_grid come together, got {given} alone")
+        ours, theirs = ((g.box_size, g.unit, g.periodic) for g in (self.grid, self.coarse_grid))
+        if ours != theirs:
+            raise InputError(
+                f"{self.name}: the coarse grid must cover the same box as the fields, (sides, unit, "
+                f"periodic) = {ours}, got {theirs}"
+            )
+        shape = tuple(self.coarse.shape)
+        if self.coarse.ndim != 2 + self.grid.dim or shape[2:] != self.coarse_grid.shape:
+            want = ", ".join(map(str, self.coarse_grid.shape))
+            raise InputError(f"{self.name}: coarse must have shape (N, Cc, {want}), got {shape}")
+        if len(self.coarse) != len(self):
+            raise InputError(
+                f"{self.name}: coarse needs {len(self)} rows like the values, got {len(self.coarse)}"
             )
 
     def __len__(self) -> int:
@@ -107,10 +137,13 @@ class SimulationSet:
             simulation=self.simulation[rows],
             split=self.split[rows.numpy()],
             region=self.region[rows.numpy()],
+            coarse=None if self.coarse is None else self.coarse[rows],
         )
 
-    def fields(self) -> Fields:
-        return Fields.of(self.values, self.params)
+    def fields(self, rows: Tensor | slice = slice(None)) -> Fields:
+        """All fields, or those at these indices."""
+        coarse = None if self.coarse is None else self.coarse[rows]
+        return Fields.of(self.values[rows], self.params[rows], coarse)
 
     def check(self) -> Self:
         """Return the set, or refuse it.
@@ -123,6 +156,7 @@ class SimulationSet:
             raise InputError(f"{self.name} holds no fields; at least one is needed")
         for what, tensor, dtype in (
             ("values", self.values, torch.float32),
+            ("coarse", self.values if self.coarse is None else self.coarse, torch.float32),
             ("params", self.params, torch.float32),
             ("simulation", self.simulation, torch.int64),
         ):
@@ -135,20 +169,22 @@ class SimulationSet:
         self._check_simulations()
         return self
 
-    def _check_finite(self, chunk: int = 1024) -> None:
+    def _check_finite(self, chunk: int = 64) -> None:
         if not torch.isfinite(self.params).all():
             row = int((~torch.isfinite(self.params)).any(1).nonzero()[0, 0])
             raise InputError(
                 f"{self.name}: the parameters of field {row} are not finite; mend or drop that row"
             )
-        for start in range(0, len(self), chunk):  # a memory-mapped set is never in memory at once
-            bad = ~torch.isfinite(self.values[start : start + chunk])
-            if bad.any():
-                row = start + int(bad.flatten(1).any(1).nonzero()[0, 0])
-                raise InputError(
-                    f"{self.name}: field {row} holds {int(bad[row - start].sum())} values that are NaN or "
-                    f"infinite; every value must be finite, so mask, crop or drop that field"
-                )
+        columns = {"field": self.values} | ({} if self.coarse is None else {"coarse field": self.coarse})
+        for what, column in columns.items():
+            for start in range(0, len(self), chunk):  # a memory-mapped set is never in memory at once
+                bad = ~torch.isfinite(column[start : start + chunk])
+                if bad.any():
+                    row = start + int(bad.flatten(1).any(1).nonzero()[0, 0])
+                    raise InputError(
+                        f"{self.name}: {what} {row} holds {int(bad[row - start].sum())} values that are NaN "
+                        f"or infinite; every value must be finite, so mask, crop or drop that field"
+                    )
 
     def _check_simulations(self) -> None:
         ids, first, inverse = np.unique(self.simulation.numpy(), return_index=True, return_inverse=True)

@@ -29,7 +29,7 @@ class TrainingBatches:
         order = self.batches.order
         for index, picked in self.batches:
             rows = self.rows[picked]
-            fields = Fields.of(self.data.values[rows], self.data.params[rows])
+            fields = self.data.fields(rows)
             if self.symmetries is not None:
                 fields = self.symmetries(fields, order.seed, index, order.share, order.batch_size)
             yield fields
@@ -48,7 +48,7 @@ class EvaluationBatches:
 
     def __iter__(self) -> Iterator[Fields]:
         for rows in self.batches:
-            yield Fields.of(self.data.values[rows], self.data.params[rows])
+            yield self.data.fields(rows)
 
 
 class FieldData(LightningDataModule):
@@ -59,7 +59,8 @@ class FieldData(LightningDataModule):
         batch_size: of the global training batch, shared out over all ranks.
         seed: of batch order and augmentation.
         augment: move each training field by a random symmetry of its grid.
-        vector_channels: channels that are the components of vectors, see ``Symmetries``.
+        vector_channels, coarse_vector_channels: channels that are the components of vectors, see
+            ``Symmetries``; default those that the source names.
 
     A resumed run sets ``first_batch`` to the number of batches already used before the loader is
     asked for; it then sees what the uninterrupted run would see. Use Lightning's
@@ -73,10 +74,12 @@ class FieldData(LightningDataModule):
         seed: int = 0,
         augment: bool = True,
         vector_channels: Sequence[Sequence[int]] = (),
+        coarse_vector_channels: Sequence[Sequence[int]] = (),
     ) -> None:
         super().__init__()
         self.source, self.batch_size, self.seed = source, batch_size, seed
         self.augment, self.vector_channels = augment, vector_channels
+        self.coarse_vector_channels = coarse_vector_channels
         self.first_batch = 0
         self._simulations: SimulationSet | None = None
 
@@ -116,7 +119,9 @@ class FieldData(LightningDataModule):
 
     def train_dataloader(self) -> TrainingBatches:
         data = self.simulations
-        symmetries = Symmetries(data.grid, self.vector_channels) if self.augment else None
+        vectors = self.vector_channels or data.vector_channels
+        coarse = self.coarse_vector_channels or data.coarse_vector_channels
+        symmetries = Symmetries(data.grid, vectors, coarse_vector_channels=coarse) if self.augment else None
         return TrainingBatches(data, data.rows("train"), self.order, symmetries, self.first_batch)
 
     def val_dataloader(self) -> EvaluationBatches:

@@ -1,4 +1,4 @@
-"""Cutting an image into square patches that do not overlap."""
+"""Cutting images into square patches, and boxes into cubes, that do not overlap."""
 
 from __future__ import annotations
 
@@ -33,3 +33,16 @@ def tiles(image: np.ndarray, side: int, what: str, *, drop_blank: bool) -> np.nd
             f"{what}: all {len(patches)} patches hold pixels without data (NaN); use a smaller patch"
         )
     return patches[~blank]
+
+
+def cubes(box: np.ndarray, side: int, what: str) -> np.ndarray:
+    """Cubes ``(m, side, side, side)`` of a box ``(n, n, n)``, along the last axis first.
+
+    Raises:
+        InputError: for a side that does not divide the box.
+    """
+    n = len(box)
+    if side < 2 or n % side:
+        raise InputError(f"{what} has {n} cells a side, no whole number of cubes of {side}; choose a divisor")
+    cut = box.reshape(n // side, side, n // side, side, n // side, side)
+    return cut.transpose(0, 2, 4, 1, 3, 5).reshape(-1, side, side, side)

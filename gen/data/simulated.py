@@ -9,9 +9,10 @@ from tempfile import TemporaryDirectory
 
 from gen.data.base import SimulationSet, Source
 from gen.errors import InputError
-from gen.simulate.recipe import Training, read_recipe
+from gen.simulate.nbody_pairs import Displacement
+from gen.simulate.recipe import SimulationRecipe, Training, read_recipe
 from gen.simulate.run import SPLITS, default_cache, is_simulated, load_simulations, simulate
-from gen.simulate.sources import Lognormal
+from gen.simulate.sources import Lognormal, NBody
 
 
 class Simulated(Source):
@@ -45,15 +46,26 @@ class Simulated(Source):
         simulate(self.recipe, self.cache, self.processes, splits=self.splits)
 
     def rehearse(self) -> SimulationSet:
-        """The simulations if they are all there, else a few lognormal fields on their grid."""
+        """The simulations if they are all there, else a few lognormal maps or 2LPT boxes on their grid."""
         folder = (default_cache() if self.cache is None else self.cache) / self.recipe.folder
         if all(is_simulated(folder, self.recipe, split) for split in self.splits):
             return self.load()
-        few = replace(self.recipe, source=Lognormal(), training=Training(8, 2, 8, 4), test=())
         with TemporaryDirectory() as cache:
-            made = simulate(few, Path(cache), 1, progress=False)
+            made = simulate(_stand_in(self.recipe), Path(cache), 1, progress=False)
             return replace(load_simulations(made), name=f"{self.recipe.name} (not simulated yet: stand-ins)")
 
     def load(self) -> SimulationSet:
         folder = simulate(self.recipe, self.cache, self.processes, splits=self.splits)
         return load_simulations(folder, splits=self.splits).check()
+
+
+def _stand_in(recipe: SimulationRecipe) -> SimulationRecipe:
+    """A few simulations of the same kind that take seconds: lognormal maps, or boxes by 2LPT."""
+    source, training = recipe.source, Training(8, 4, 1, 4)
+    if isinstance(source, NBody | Lognormal):
+        source, training = Lognormal(), Training(8, 2, 8, 4)
+    elif isinstance(source, Displacement):
+        source = replace(source, steps=0)
+    else:
+        source = replace(source, steps=0, oversampling=1)
+    return replace(recipe, source=source, training=training, test=())

@@ -72,6 +72,19 @@ def linear_modes(noise: Tensor, box_size: float, power: Callable[[Tensor], Tenso
     return noise * amplitude.to(noise.device)
 
 
+def at_cell_centres(modes: Tensor) -> Tensor:
+    """Modes ``(B, n, n, n/2+1)`` of the field half a cell on along each axis, f(x + L / 2n).
+
+    Index i of a lattice of n stands for x = i L/n to a Fourier transform. Lattices of two sizes whose
+    cells nest, with values at the centres (i + 1/2) L/n, hold one universe only after this shift.
+    Modes on the Nyquist planes must be zero, as ``white_noise`` leaves them.
+    """
+    n = modes.shape[1]
+    kx, ky, kz = wavevector(n, float(n), modes.device)
+    phase = (kx + ky + kz) / 2
+    return modes * torch.polar(torch.ones_like(phase), phase)
+
+
 def displacements(delta: Tensor, box_size: float) -> tuple[Tensor, Tensor]:
     """First and second order displacement at unit growth, each ``(B, 3, n, n, n)`` [Mpc/h].
 

@@ -14,6 +14,7 @@ from scipy.stats import qmc
 
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
+from gen.simulate.nbody_pairs import Density, Displacement, SuperResolution
 from gen.simulate.sources import Lognormal, NBody
 from gen.simulate.theory import Cosmology
 
@@ -21,6 +22,16 @@ CODE_VERSION = 3
 """Raise it when the same recipe gives other fields."""
 
 PARAMETERS = ("Omega_m", "sigma_8")
+REDSHIFT = "z"
+HIGHEST_REDSHIFT = 4.0
+SOURCES = {
+    "nbody": NBody,
+    "lognormal": Lognormal,
+    "displacement": Displacement,
+    "density": Density,
+    "super_resolution": SuperResolution,
+}
+"""Keys of a recipe and what they make: maps of the sky, or boxes at one redshift."""
 REGIONS = ("interior", "edge", "extrapolation")
 T = TypeVar("T")
 
@@ -31,24 +42,28 @@ class Training:
 
     Args:
         cosmologies: how many; validation: every how-manyth of them is for validation (0: none).
-        boxes: independent simulations of each; maps: fields of each simulation.
+        boxes: independent simulations of each; maps: fields of each simulation, 1 for boxes.
     """
 
     cosmologies: int
     boxes: int
-    maps: int
+    maps: int = 1
     validation: int = 8
 
 
 @dataclass(frozen=True)
 class Test:
-    """A held-out cosmology: its region, parameters, independent simulations, and fields of each."""
+    """A held-out cosmology: its region, parameters, independent simulations, and fields of each.
+
+    The redshift ``z`` may be given where it is one of the space's parameters.
+    """
 
     region: str
     Omega_m: float
     sigma_8: float
     boxes: int
-    maps: int
+    maps: int = 1
+    z: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,11 @@ class Simulation:
     n_maps: int
 
     def cosmo(self) -> Cosmology:
-        return Cosmology(*self.params)
+        return Cosmology(*self.params[:2])
+
+    @property
+    def redshift(self) -> float:
+        return self.params[2] if len(self.params) > 2 else 0.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +94,7 @@ class SimulationRecipe:
     seed: int
     grid: Grid
     space: ParameterSpace
-    source: NBody | Lognormal
+    source: NBody | Lognormal | Displacement | Density | SuperResolution
     training: Training | None
     test: tuple[Test, ...]
 
@@ -97,20 +116,22 @@ class SimulationRecipe:
                     add(params, "validation" if held else "train", "interior", c, t.maps)
         for c, test in enumerate(self.test, count):
             for _ in range(test.boxes):
-                add((test.Omega_m, test.sigma_8), "test", test.region, c, test.maps)
+                params = (test.Omega_m, test.sigma_8, test.z)[: len(self.space)]
+                add(params, "test", test.region, c, test.maps)
         return out
 
     def to_dict(self) -> dict[str, Any]:
         """The content, JSON-able, with the source under its own key."""
-        source = {"nbody" if isinstance(self.source, NBody) else "lognormal": asdict(self.source)}
+        (key,) = (key for key, kind in SOURCES.items() if type(self.source) is kind)
+        absent = () if REDSHIFT in self.space.names else (REDSHIFT,)
         return {
             "name": self.name,
             "seed": self.seed,
             "grid": self.grid.to_dict(),
             "space": self.space.to_dict(),
             "training": None if self.training is None else asdict(self.training),
-            "test": [asdict(t) for t in self.test],
-            **source,
+            "test": [{k: v for k, v in asdict(t).items() if k not in absent} for t in self.test],
+            key: asdict(self.source),
         }
 
     @property
@@ -154,13 +175,12 @@ def read_recipe(path: str | Path) -> SimulationRecipe:
 def parse_recipe(content: Any, where: str = "recipe") -> SimulationRecipe:
     """A recipe from a mapping, as ``read_recipe`` finds it in a file or ``to_dict`` gives it."""
     top = _mapping(content, where)
-    known = {"name", "seed", "grid", "space", "nbody", "lognormal", "training", "test"}
+    known = {"name", "seed", "grid", "space", *SOURCES, "training", "test"}
     _only(top, known, {"name", "seed", "grid", "space"}, where)
-    sources = [key for key in ("nbody", "lognormal") if key in top]
+    sources = [key for key in SOURCES if key in top]
     if len(sources) != 1:
-        raise InputError(f"{where} needs exactly one of nbody and lognormal, got {sources or 'none'}")
-    kind = NBody if sources[0] == "nbody" else Lognormal
-    source = _record(kind, top[sources[0]] or {}, f"{where}: {sources[0]}")
+        raise InputError(f"{where} needs exactly one of {', '.join(SOURCES)}, got {sources or 'none'}")
+    source = _record(SOURCES[sources[0]], top[sources[0]] or {}, f"{where}: {sources[0]}")
     training = top.get("training")
     tests = top.get("test") or []
     if not isinstance(tests, list):
@@ -184,8 +204,7 @@ def parse_recipe(content: Any, where: str = "recipe") -> SimulationRecipe:
 
 
 def _check(recipe: SimulationRecipe, where: str) -> None:
-    if recipe.space.names != PARAMETERS:
-        raise InputError(f"{where}: the space must be {list(PARAMETERS)}, got {list(recipe.space.names)}")
+    _check_source(recipe, where)
     for test in recipe.test:
         if test.region not in REGIONS:
             raise InputError(f"{where}: region must be one of {list(REGIONS)}, got {test.region!r}")
@@ -198,6 +217,30 @@ def _check(recipe: SimulationRecipe, where: str) -> None:
         raise InputError(f"{where}: training needs at least 1 cosmology, box and map, got {t}")
     if t is None and not recipe.test:
         raise InputError(f"{where} has neither training nor test simulations; give at least one")
+
+
+def _check_source(recipe: SimulationRecipe, where: str) -> None:
+    """That space, grid and redshifts are such that the source can make them."""
+    names, box = recipe.space.names, not isinstance(recipe.source, NBody | Lognormal)
+    if names != PARAMETERS and not (box and names == (*PARAMETERS, REDSHIFT)):
+        more = f", and {REDSHIFT} if wanted" if box else ""
+        raise InputError(f"{where}: the space must be {list(PARAMETERS)}{more}, got {list(names)}")
+    if REDSHIFT not in names and any(test.z for test in recipe.test):
+        raise InputError(f"{where}: a test gives z, but the space has no parameter z; add it there")
+    if isinstance(recipe.source, NBody | Lognormal):
+        return
+    try:
+        recipe.source.check(recipe.grid)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    asked = [test.z for test in recipe.test]
+    asked += [recipe.space.low[2], recipe.space.high[2]] if REDSHIFT in names else []
+    if not all(0 <= z <= HIGHEST_REDSHIFT for z in asked):
+        raise InputError(
+            f"{where}: redshifts must lie in 0 to {HIGHEST_REDSHIFT:g}, got {min(asked)} to {max(asked)}"
+        )
+    if any(part.maps != 1 for part in (recipe.training, *recipe.test) if part is not None):
+        raise InputError(f"{where}: a box is one field, so maps must be 1 or left out")
 
 
 def _mapping(content: Any, where: str) -> Mapping[str, Any]:

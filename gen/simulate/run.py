@@ -10,7 +10,6 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -19,7 +18,10 @@ from tqdm import tqdm
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.processes import processes
+from gen.simulate.columns import gather
+from gen.simulate.nbody_pairs import Layout, Pair
 from gen.simulate.recipe import CODE_VERSION, Simulation, SimulationRecipe
+from gen.simulate.sources import Lognormal, NBody
 
 if TYPE_CHECKING:
     from gen.data.base import SimulationSet
@@ -112,12 +114,24 @@ def _together(
 
 def run_one(recipe: SimulationRecipe, sim: Simulation, folder: Path, device: str = "cpu") -> None:
     """Simulate and save one simulation."""
-    values = recipe.source.maps(sim.cosmo(), recipe.grid, sim.seed, sim.n_maps, device).numpy()
-    if not np.isfinite(values).all():
+    made = {k: v.numpy() for k, v in _made(recipe, sim, device)._asdict().items() if v is not None}
+    if not all(np.isfinite(array).all() for array in made.values()):
         raise FloatingPointError(f"simulation {sim.id} at {sim.params} gave values that are not finite")
-    path = _path(folder, sim.id)
-    with _atomic(path) as file:
-        np.savez(file, values=values.astype(np.float32), params=np.asarray(sim.params), seed=sim.seed)
+    made = {k: v.astype(np.float32) for k, v in made.items()}
+    with _atomic(_path(folder, sim.id)) as file:
+        np.savez(file, **made, params=np.asarray(sim.params), seed=sim.seed)
+
+
+def _made(recipe: SimulationRecipe, sim: Simulation, device: str) -> Pair:
+    source, cosmo = recipe.source, sim.cosmo()
+    if isinstance(source, NBody | Lognormal):
+        return Pair(source.maps(cosmo, recipe.grid, sim.seed, sim.n_maps, device), None)
+    return source.fields(cosmo, sim.redshift, recipe.grid, sim.seed, device)
+
+
+def _layout(recipe: SimulationRecipe) -> Layout:
+    source = recipe.source
+    return Layout() if isinstance(source, NBody | Lognormal) else source.layout(recipe.grid)
 
 
 class _atomic:
@@ -147,16 +161,19 @@ def _path(folder: Path, simulation: int) -> Path:
 
 
 def _write_manifest(folder: Path, recipe: SimulationRecipe, plan: list[Simulation]) -> None:
+    layout = _layout(recipe)
     manifest = {
         "format": 1,
         "code_version": CODE_VERSION,
         "name": recipe.name,
-        "unit": "1",
+        "unit": layout.unit,
         "recipe": recipe.to_dict(),
         "grid": recipe.grid.to_dict(),
         "space": recipe.space.to_dict(),
         "simulations": [asdict(sim) for sim in plan],
     }
+    if layout != Layout():
+        manifest["layout"] = asdict(layout)
     text = json.dumps(manifest, indent=1)
     path = folder / "manifest.json"
     if path.exists():
@@ -188,6 +205,7 @@ def load_simulations(
         manifest = json.loads((folder / "manifest.json").read_text())
         planned = [Simulation(**{**s, "params": tuple(s["params"])}) for s in manifest["simulations"]]
         grid, space = Grid.from_dict(manifest["grid"]), ParameterSpace.from_dict(manifest["space"])
+        layout = Layout(**{k: _tuples(v) for k, v in manifest.get("layout", {}).items()})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} is not a simulated set; make it with cosmozoo simulate RECIPE") from error
     planned = [sim for sim in planned if sim.split in splits]
@@ -196,30 +214,30 @@ def load_simulations(
         raise InputError(
             f"{folder} holds {len(there)} of {len(planned)} simulations; run cosmozoo simulate to finish it"
         )
-    values = [_read(_path(folder, sim.id), sim, grid) for sim in there]
     repeats = [sim.n_maps for sim in there]
+    files = list(zip([_path(folder, sim.id) for sim in there], repeats, strict=True))
+    coarse, coarse_grid = None, None
+    if layout.coarse_channels:
+        coarse = gather(files, "coarse", (layout.coarse_channels, *layout.coarse_shape), _atomic)
+        coarse_grid = Grid(layout.coarse_shape, grid.box_size, grid.unit, grid.periodic)
     params = np.repeat([sim.params for sim in there], repeats, axis=0)
     return SimulationSet(
         grid=grid,
         space=space,
-        values=torch.from_numpy(np.concatenate(values)),
+        values=gather(files, "values", (layout.channels, *grid.shape), _atomic),
         params=torch.from_numpy(params.astype(np.float32)),
         simulation=torch.from_numpy(np.repeat([sim.id for sim in there], repeats).astype(np.int64)),
         split=np.repeat([sim.split for sim in there], repeats),
         region=np.repeat([sim.region for sim in there], repeats),
         name=manifest["name"],
         unit=manifest["unit"],
+        coarse=coarse,
+        coarse_grid=coarse_grid,
+        vector_channels=layout.vector_channels,
+        coarse_vector_channels=layout.coarse_vector_channels,
     )
 
 
-def _read(path: Path, sim: Simulation, grid: Grid) -> np.ndarray:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-            values = data["values"]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise InputError(f"{path} cannot be read; remove it and run cosmozoo simulate again") from error
-    if values.shape != (sim.n_maps, 1, *grid.shape):
-        raise InputError(
-            f"{path} holds {values.shape}, expected {(sim.n_maps, 1, *grid.shape)}; remove it to redo"
-        )
-    return values
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
