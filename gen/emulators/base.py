@@ -112,7 +112,8 @@ class Emulator(nn.Module, ABC):
             Fields with ``values (M n, C, *shape)`` in ``self.unit`` and ``params (M n, P)``.
 
         Raises:
-            InputError: for parameters that are missing, unknown, not finite or out of range.
+            InputError: for parameters that are missing, unknown, not finite or out of range, and for coarse
+                fields that do not match them.
         """
         parts = list(self.stream(params, n, seed, coarse, extrapolate=extrapolate, shape=shape))
         return Fields(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
@@ -134,6 +135,11 @@ class Emulator(nn.Module, ABC):
             raise InputError(f"n must be at least 1 field per parameter row, got {n}")
         if shape is not None and (len(shape) != self.grid.dim or min(shape) < 2):
             raise InputError(f"shape must be {self.grid.dim} sizes of at least 2 cells, got {tuple(shape)}")
+        if coarse is not None and len(coarse) != len(table):
+            raise InputError(
+                f"coarse needs one field for each row of parameters, got {len(coarse)} coarse fields for "
+                f"{len(table)} rows"
+            )
         total = len(table) * n
         for start in range(0, total, self.micro_batch):
             yield self._micro_batch(

@@ -29,9 +29,11 @@ class SummaryGap(nn.Module):
 
     phi_weights: Tensor
 
-    def __init__(self, grid: Grid, space: ParameterSpace, degree: int = 3) -> None:
+    def __init__(
+        self, grid: Grid, space: ParameterSpace, degree: int = 3, bin_width: float | None = None
+    ) -> None:
         super().__init__()
-        self.summaries = Summaries(grid)
+        self.summaries = Summaries(grid, bin_width=bin_width)
         n = self.summaries.n_outputs
         self.centre = Polynomial(space, n, degree)
         self.first = Polynomial(space, n, degree)

@@ -32,6 +32,9 @@ class Summaries(nn.Module):
         scales: Gaussian smoothing lengths in cells; the smoothed field is brought back to unit variance
             with fixed factors set by ``fit``.
         n_thresholds: thresholds between -3 and 4.
+        bin_width: interpolate the sigmoids linearly between nodes of this spacing, which costs the same for
+            any number of thresholds: in volumes several times less. The error is below
+            ``0.012 (bin_width / softness)^2``. Not at all by default.
     """
 
     spectrum_bin: Tensor
@@ -52,9 +55,10 @@ class Summaries(nn.Module):
         scales: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0),
         n_thresholds: int = 15,
         softness: float = 0.2,
+        bin_width: float | None = None,
     ) -> None:
         super().__init__()
-        self.grid, self.scales, self.softness = grid, scales, softness
+        self.grid, self.scales, self.softness, self.bin_width = grid, scales, softness, bin_width
         k = grid.wavenumber()
         edges = torch.logspace(
             math.log10(0.5 * grid.k_fundamental), math.log10(grid.k_nyquist * (1 + 1e-9)), n_power + 1
@@ -114,6 +118,24 @@ class Summaries(nn.Module):
         """Which cells exceed which threshold, softly: ``(B, cells, T)``."""
         return torch.sigmoid((y.flatten(1).unsqueeze(-1) - self.thresholds) / self.softness)
 
+    def share_above(self, y: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Mean over cells of ``above``, perhaps times a weight ``(B, 1, *shape)``: ``(B, T)``."""
+        if self.bin_width is None:
+            above = self.above(y)
+            return (above if weight is None else weight.flatten(1).unsqueeze(-1) * above).mean(1)
+        # Beyond ten widths of the outermost thresholds a sigmoid is 0 or 1.
+        low, high = self.thresholds[0] - 10 * self.softness, self.thresholds[-1] + 10 * self.softness
+        nodes = torch.arange(int((high - low) / self.bin_width) + 2, device=y.device)
+        table = torch.sigmoid((low + nodes[:, None] * self.bin_width - self.thresholds) / self.softness)
+        position = ((y.float().flatten(1) - low) / self.bin_width).clamp(0, len(nodes) - 1.001)
+        cell = position.detach().floor().long()
+        fraction = position - cell
+        upper = fraction if weight is None else fraction * weight.flatten(1)
+        lower = 1 - fraction if weight is None else weight.flatten(1) - upper
+        counts = lower.new_zeros(len(y), len(nodes))
+        counts = counts.scatter_add(1, cell, lower).scatter_add(1, cell + 1, upper)
+        return counts @ table / cell.shape[1]
+
     def extrema(self, y: Tensor) -> Tensor:
         """Soft densities of maxima above the thresholds and of minima below their negatives, ``(B, 2 T)``."""
         inner = (slice(None), slice(None), *(slice(1, -1),) * (y.ndim - 2))
@@ -121,14 +143,14 @@ class Summaries(nn.Module):
         for sign in (1, -1):
             cell = sign * y
             closeness = torch.exp((cell[inner] - near_maximum(cell)) / (0.25 * self.softness))
-            counts.append((closeness.flatten(1).unsqueeze(-1) * self.above(cell[inner])).mean(1))
+            counts.append(self.share_above(cell[inner], closeness))
         return torch.cat(counts, 1)
 
     def minkowski(self, y: Tensor) -> Tensor:
         """Soft volume, boundary and Euler densities, ``(B, 3 T)``."""
         dim = y.ndim - 2
         shares = {
-            axes: self.above(local_maximum(y, axes) if axes else y).mean(1)
+            axes: self.share_above(local_maximum(y, axes) if axes else y)
             for size in range(dim + 1)
             for axes in combinations(range(dim), size)
         }

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from gen.nets.layers import Padding, ResidualBlock, average_pool, conv, upsample
+from gen.nets.layers import Padding, ResidualBlock, average_pool, coarsen_noise, conv, upsample
 
 
 class UNet(nn.Module):
@@ -20,6 +20,7 @@ class UNet(nn.Module):
         n_params: conditioning parameters, expected in [-1, 1].
         widths: channels at each resolution, finest first. The sides must divide by ``2^(len(widths)-1)``.
         padding: ``"circular"`` on periodic grids.
+        noise: take white noise at every resolution, see ``NoiseInjection``.
     """
 
     def __init__(
@@ -30,28 +31,53 @@ class UNet(nn.Module):
         n_params: int,
         widths: Sequence[int] = (24, 48, 96),
         padding: Padding = "circular",
+        *,
+        noise: bool = False,
     ) -> None:
         super().__init__()
         self.factor = 2 ** (len(widths) - 1)
+
+        def block(n_in: int, n_out: int) -> ResidualBlock:
+            return ResidualBlock(dim, n_in, n_out, n_params, padding, noise=noise)
+
         self.enter = conv(dim, n_in, widths[0], padding=padding)
         pairs = list(pairwise(widths))
-        self.down = nn.ModuleList([ResidualBlock(dim, a, a, n_params, padding) for a, _ in pairs])
+        self.down = nn.ModuleList([block(a, a) for a, _ in pairs])
         self.widen = nn.ModuleList([conv(dim, a, b, kernel=1) for a, b in pairs])
-        self.middle = ResidualBlock(dim, widths[-1], widths[-1], n_params, padding)
+        self.middle = block(widths[-1], widths[-1])
         self.narrow = nn.ModuleList([conv(dim, b, a, kernel=1) for a, b in pairs])
-        self.up = nn.ModuleList([ResidualBlock(dim, 2 * a, a, n_params, padding) for a, _ in pairs])
+        self.up = nn.ModuleList([block(2 * a, a) for a, _ in pairs])
         self.leave = conv(dim, widths[0], n_out, padding=padding)
         for parameter in self.leave.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor, params: Tensor) -> Tensor:
+    def forward(self, x: Tensor, params: Tensor, noise: Tensor | None = None) -> Tensor:
+        """``(B, n_out, *shape)`` of ``(B, n_in, *shape)``.
+
+        Args:
+            noise: white noise of unit variance ``(B, len(widths), *shape)``, one channel a resolution,
+                brought there by means over its cells; if the network takes any.
+        """
+        level = self._noise_of_levels(noise)
         x = self.enter(x)
         skips = []
-        for block, widen in zip(self.down, self.widen, strict=True):
-            x = block(x, params)
+        for i, (block, widen) in enumerate(zip(self.down, self.widen, strict=True)):
+            x = block(x, params, level[i])
             skips.append(x)
             x = widen(average_pool(x))
-        x = self.middle(x, params)
-        for block, narrow, skip in reversed(list(zip(self.up, self.narrow, skips, strict=True))):
-            x = block(torch.cat([upsample(narrow(x)), skip], 1), params)
+        x = self.middle(x, params, level[-1])
+        ascent = list(enumerate(zip(self.up, self.narrow, skips, strict=True)))
+        for i, (block, narrow, skip) in reversed(ascent):
+            x = block(torch.cat([upsample(narrow(x)), skip], 1), params, level[i])
         return self.leave(x)
+
+    def _noise_of_levels(self, noise: Tensor | None) -> list[Tensor | None]:
+        """Each resolution's own channel, on its own grid."""
+        n = len(self.down) + 1
+        if noise is None:
+            return [None] * n
+        levels: list[Tensor | None] = []
+        for i in range(n):
+            levels.append(noise[:, i : i + 1])
+            noise = coarsen_noise(noise) if i < n - 1 else noise
+        return levels

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, cast
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
@@ -18,19 +15,24 @@ from gen.emulators.base import Emulator
 from gen.errors import InputError
 from gen.fields import Fields
 from gen.noise import sample_generator
-from gen.training.losses import R1, AdversarialLoss
-from gen.training.optimisation import Adam, gradient_norm, set_rate, update_average
+from gen.training.losses import R1, AdversarialLoss, Critic
+from gen.training.optimisation import Adam, set_rate, update_average
+from gen.training.stepping import Training, TrainingStopped, needs_coarse
 
-
-class TrainingStopped(InputError):
-    """A run that cannot go on; the message is one sentence with the reason and a remedy."""
+__all__ = ["AdversarialEmulator", "AdversarialTraining", "TrainingStopped", "check_adversarial"]
 
 
 class AdversarialEmulator(Protocol):
-    """What adversarial training asks of an emulator beside ``Emulator``'s own methods."""
+    """What adversarial training asks of an emulator beside ``Emulator``'s own methods.
+
+    If it has ``needs_coarse``, the batch's coarse fields are given to ``draw_latent``, whose result then
+    carries them on, and to the critic, as the argument ``coarse``.
+    """
 
     def to_working(self, values: Tensor, params: Tensor) -> Tensor: ...
-    def draw_latent(self, params: Tensor, generators: Sequence[torch.Generator]) -> Tensor: ...
+    def draw_latent(
+        self, params: Tensor, generators: Sequence[torch.Generator], **given: Tensor
+    ) -> Tensor: ...
     def decode(self, latent: Tensor, params: Tensor) -> Tensor: ...
     def make_critic(self) -> nn.Module: ...
     def regularisation(self, y_fake: Tensor, latent: Tensor, params: Tensor) -> Mapping[str, Tensor]: ...
@@ -47,7 +49,7 @@ def check_adversarial(emulator: Emulator) -> None:
         )
 
 
-class AdversarialTraining(LightningModule):
+class AdversarialTraining(Training):
     """Generator and critic in turn, by manual optimisation (Goodfellow et al. 2014, arXiv:1406.2661).
 
     Step s trains the critic on batch s; if ``(s + 1) % n_critic == 0`` the generator follows on the same
@@ -79,30 +81,13 @@ class AdversarialTraining(LightningModule):
         ema_decay: float = 0.999,
         data_fingerprint: str = "",
     ) -> None:
-        super().__init__()
-        if not 0 <= ema_decay < 1:
-            raise InputError(f"ema_decay must be in [0, 1), got {ema_decay}")
+        super().__init__(
+            emulator, loss, optimiser, max_steps, seed, ema_decay, data_fingerprint, {"r1": repr(r1)}
+        )
         check_adversarial(emulator)
-        self.automatic_optimization = False
-        self.emulator = emulator
         self.critic = self.generator.make_critic()
-        self.average = copy.deepcopy(emulator).requires_grad_(False)
-        self.loss, self.optimiser, self.r1 = loss, optimiser, r1
-        self.max_steps, self.seed, self.ema_decay = max_steps, seed, ema_decay
-        self.step = 0
-        self.settings = {
-            "data": data_fingerprint,
-            "emulator": f"{type(emulator).__name__} {json.dumps(emulator.to_config(), sort_keys=True)}",
-            "loss": repr(loss),
-            "optimiser": repr(optimiser),
-            "r1": repr(r1),
-            "ema_decay": repr(ema_decay),
-            "seed": repr(seed),
-            # The schedule knows how long the run is; without one a run may be prolonged.
-            "max_steps": "any" if optimiser.schedule == "constant" else repr(max_steps),
-        }
-        #: Scalars of the latest update of either network, for logs.
-        self.scalars: dict[str, Tensor] = {}
+        self.loss, self.r1 = loss, r1
+        self._start_average()
         norms = any(isinstance(m, _BatchNorm) for m in self.critic.modules())
         if norms and (loss.per_sample or r1 is not None):
             raise InputError(
@@ -132,77 +117,59 @@ class AdversarialTraining(LightningModule):
         self._set_rates(for_generator, for_critic)
         moves = self.moves_generator(self.step)
         noise = [sample_generator(self.seed, row, "latent") for row in rows]
+        given = {"coarse": batch.coarse} if needs_coarse(self.emulator) else {}
+        critic: Critic = partial(self.critic, **given)
         with torch.no_grad():
-            latent = self.generator.draw_latent(batch.params, noise)
+            latent = self.generator.draw_latent(batch.params, noise, **given)
             real = self.generator.to_working(batch.values, batch.params).float()
         with torch.set_grad_enabled(moves):
             fake = self.generator.decode(latent, batch.params).float()
-        self._train_critic(for_critic, real, fake.detach(), batch.params)
+        self._train_critic(for_critic, critic, real, fake.detach(), batch.params)
         if moves:
-            self._train_generator(for_generator, fake, latent, batch.params)
+            self._train_generator(for_generator, critic, fake, latent, batch.params)
             update_average(self.average, self.emulator, self.ema_decay, self.step // self.loss.n_critic)
         self.step += 1
 
-    def _rows(self, n: int) -> range:
-        """This rank's rows of the global batch, counted over the whole run."""
-        first = (self.step * self.trainer.world_size + self.trainer.global_rank) * n
-        return range(first, first + n)
-
-    def _seed_step(self, rows: range) -> None:
-        """Seed what draws from the global stream, such as dropout."""
-        digest = hashlib.sha256(f"cosmozoo/step/{self.seed}/{rows.start}".encode()).digest()
-        torch.manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+    def rehearse(self, batch: Fields) -> tuple[int, ...]:
+        """The generator's loss on a batch, for what it keeps in memory; the shape of one field."""
+        noise = [sample_generator(0, i, "plan") for i in range(len(batch.params))]
+        given = {"coarse": batch.coarse} if needs_coarse(self.emulator) else {}
+        fake = self.generator.decode(self.generator.draw_latent(batch.params, noise, **given), batch.params)
+        self.critic(fake, batch.params, **given)
+        return tuple(fake.shape)[1:]
 
     def _set_rates(self, for_generator: Optimizer, for_critic: Optimizer) -> None:
         factor = self.optimiser.factor(self.step, self.max_steps)
         set_rate(for_generator, self.optimiser.rate * factor)
         set_rate(for_critic, (self.optimiser.critic_rate or self.optimiser.rate) * factor)
 
-    def _train_critic(self, optimiser: Optimizer, real: Tensor, fake: Tensor, params: Tensor) -> None:
-        scores_real = self.critic(real, params).float()
-        scores_fake = self.critic(fake, params).float()
+    def _train_critic(
+        self, optimiser: Optimizer, critic: Critic, real: Tensor, fake: Tensor, params: Tensor
+    ) -> None:
+        scores_real = critic(real, params).float()
+        scores_fake = critic(fake, params).float()
         labelled = (scores_fake, scores_real) if self._flips_labels() else (scores_real, scores_fake)
         terms = {"critic": self.loss.critic(*labelled)}
-        penalty = self.loss.penalty(self.critic, real, fake, params, self._uniform(len(real)))
+        penalty = self.loss.penalty(critic, real, fake, params, self._uniform(len(real)))
         if penalty is not None:
             terms["penalty"] = penalty
         if self.r1 is not None and self.r1.due(self.step):
-            terms["r1"] = self.r1.penalty(self.critic, real, params)
+            terms["r1"] = self.r1.penalty(critic, real, params)
         self._update(optimiser, terms, list(self.critic.parameters()), "critic")
         self.scalars["score_real"] = scores_real.detach().mean()
         self.scalars["score_fake"] = scores_fake.detach().mean()
 
-    def _train_generator(self, optimiser: Optimizer, fake: Tensor, latent: Tensor, params: Tensor) -> None:
+    def _train_generator(
+        self, optimiser: Optimizer, critic: Critic, fake: Tensor, latent: Tensor, params: Tensor
+    ) -> None:
         frozen = [p for p in self.critic.parameters() if p.requires_grad]
         for p in frozen:
             p.requires_grad_(False)
-        terms = {"generator": self.loss.generator(self.critic(fake, params).float())}
+        terms = {"generator": self.loss.generator(critic(fake, params).float())}
         terms.update(self.generator.regularisation(fake, latent, params))
         self._update(optimiser, terms, list(self.emulator.parameters()), "generator")
         for p in frozen:
             p.requires_grad_(True)
-
-    def _update(
-        self, optimiser: Optimizer, terms: Mapping[str, Tensor], parameters: list[nn.Parameter], who: str
-    ) -> None:
-        """One optimiser step on the sum of the terms; none if anything is not finite."""
-        optimiser.zero_grad()
-        total = torch.stack(list(terms.values())).sum()
-        self.manual_backward(total)
-        norm = gradient_norm(parameters, self.optimiser.clip)
-        self.scalars.update({name: term.detach() for name, term in terms.items()})
-        self.scalars[f"{who}_gradient"] = norm.detach()
-        self._check_finite(torch.isfinite(total.detach()) & torch.isfinite(norm), who)
-        optimiser.step()
-
-    def _check_finite(self, finite: Tensor, who: str) -> None:
-        # All ranks must agree, or one would wait for the other for ever.
-        if self.trainer.strategy.reduce_boolean_decision(bool(finite), all=True):
-            return
-        raise TrainingStopped(
-            f"training stopped at step {self.step}: the {who}'s loss or gradient is not finite; the last "
-            f"good weights are kept, start anew with a smaller step size, gradient clipping or full precision"
-        )
 
     def _uniform(self, n: int) -> Tensor:
         """This rank's share ``(n,)`` of one random number in [0, 1) for each row of the global batch."""
@@ -215,16 +182,3 @@ class AdversarialTraining(LightningModule):
             return False
         draw = torch.rand((), generator=sample_generator(self.seed, self.step, "flip"))
         return bool(draw < self.loss.label_flip)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["step"] = self.step
-        checkpoint["settings"] = self.settings
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        for name, was in checkpoint["settings"].items():
-            if was != self.settings[name]:
-                raise InputError(
-                    f"the run cannot be resumed with another {name}: it began with {was}, the recipe now "
-                    f"gives {self.settings[name]}; restore it, or start a new run in another folder"
-                )
-        self.step = int(checkpoint["step"])

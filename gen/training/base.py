@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 import warnings
@@ -25,17 +24,18 @@ from gen.emulators.base import Emulator
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.io.atomic import write_text
-from gen.training.adversarial import AdversarialTraining
 from gen.training.best import load_best
+from gen.training.building import build, fingerprint_of, validation_for
 from gen.training.callbacks import Progress, States, StepLog, Validate
 from gen.training.card import card
 from gen.training.checkpoint_io import AtomicCheckpointIO, newest_valid, states
+from gen.training.fidelity import RegressionLoss
 from gen.training.guards import Guard
 from gen.training.logs import Logs
 from gen.training.losses import R1, AdversarialLoss
 from gen.training.optimisation import Adam
 from gen.training.plan import plan
-from gen.training.validation import Validation
+from gen.training.stepping import Training
 
 PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {"32": "32-true", "bf16": "bf16-mixed"}
 
@@ -48,10 +48,12 @@ class TrainingRecipe:
         name: of the run and its checkpoint.
         data: fields and batches.
         emulator: the class with all its arguments but grid and parameter space, which the data set.
-        loss: of the adversarial pair; none for an emulator that is fitted in closed form.
-        optimiser: of both networks.
-        r1: slope penalty on real fields, with any loss.
-        max_steps: batches in all; each trains the critic, every ``loss.n_critic``-th the generator too.
+        loss: of the adversarial pair, or of a deterministic emulator against the true fields; none for an
+            emulator that is fitted in closed form.
+        optimiser: of all networks.
+        r1: slope penalty on real fields, with any adversarial loss.
+        max_steps: batches in all; of an adversarial pair each trains the critic, every
+            ``loss.n_critic``-th the generator too.
         seed: of initial weights, latents and all else but batch order and augmentation, which are the data's.
         ema_decay: of the moving average of the generator's weights, which is what is judged and shipped.
         precision: "32", or "bf16" for mixed precision.
@@ -66,7 +68,7 @@ class TrainingRecipe:
     name: str
     data: FieldData
     emulator: Callable[[Grid, ParameterSpace], Emulator]
-    loss: AdversarialLoss | None = None
+    loss: AdversarialLoss | RegressionLoss | None = None
     optimiser: Adam = field(default_factory=Adam)
     r1: R1 | None = None
     max_steps: int = 10_000
@@ -121,8 +123,8 @@ def train(
         _check_folder(folder, resume=resume)
     data = recipe.data.simulations
     training_set = recipe.data.training_set
-    fingerprint = _fingerprint(training_set, recipe.data)
-    emulator, module = _build(recipe, training_set, fingerprint)
+    fingerprint = fingerprint_of(training_set, recipe.data)
+    emulator, module = build(recipe, training_set, fingerprint)
     if dry_run:
         print(plan(recipe.name, data, emulator, module, recipe.data.batch_size // recipe.devices))
         return folder
@@ -147,34 +149,14 @@ def _points(data: SimulationSet, at_most: int = 1024) -> list[list[float]]:
     return torch.unique(data.params, dim=0)[:at_most].tolist() if len(data.space) else []
 
 
-def _build(
-    recipe: TrainingRecipe, training_set: SimulationSet, fingerprint: str
-) -> tuple[Emulator, AdversarialTraining | None]:
-    """The fitted emulator, and what trains it if it is not a closed form."""
-    with _seeded(recipe.seed):
-        emulator = recipe.emulator(training_set.grid, training_set.space)
-        if emulator.unit != training_set.unit:
-            raise InputError(
-                f"the fields of {training_set.name} have the unit {training_set.unit!r}, the emulator "
-                f"{emulator.unit!r}; set the emulator's unit in the recipe"
-            )
-        emulator.fit(training_set)
-        if recipe.loss is None:
-            return emulator, None
-        return emulator, AdversarialTraining(
-            emulator, recipe.loss, recipe.optimiser, recipe.max_steps, recipe.seed, recipe.r1,
-            recipe.ema_decay, fingerprint,
-        )  # fmt: skip
-
-
-def _optimise(recipe: TrainingRecipe, module: AdversarialTraining, folder: Path, *, resume: bool) -> int:
+def _optimise(recipe: TrainingRecipe, module: Training, folder: Path, *, resume: bool) -> int:
     """Run the steps that are left; the step reached."""
     state = newest_valid(folder / "resume") if resume else None
     start = int(state.stem.removeprefix("step_")) if state else 0
     if start >= recipe.max_steps:
         return start
     reference = recipe.data.simulations.select(split="validation")
-    validation = Validation(reference, recipe.validation_maps)
+    validation = validation_for(module, reference, recipe.validation_maps)
     real = reference.values[validation.example_rows]
     lead = _leads()
     if lead and start == 0:
@@ -224,7 +206,7 @@ def _trainer(recipe: TrainingRecipe, callbacks: list[Callback], folder: Path) ->
 class _Batches(LightningDataModule):
     """Training batches from the step on at which the run stands; validation is not Lightning's here."""
 
-    def __init__(self, data: FieldData, module: AdversarialTraining) -> None:
+    def __init__(self, data: FieldData, module: Training) -> None:
         super().__init__()
         self.data, self.module = data, module
 
@@ -263,24 +245,6 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
 def _leads() -> bool:
     """Whether this process is rank 0, also before a trainer exists."""
     return getattr(rank_zero_only, "rank", 0) == 0
-
-
-def _fingerprint(training_set: SimulationSet, data: FieldData) -> str:
-    digest = hashlib.sha256(training_set.params.numpy().tobytes())
-    digest.update(training_set.simulation.numpy().tobytes())
-    digest.update(training_set.values[:: max(1, len(training_set) // 16)].contiguous().numpy().tobytes())
-    return (
-        f"{training_set.name}, {len(training_set)} fields, {digest.hexdigest()[:16]}, "
-        f"batch_size {data.batch_size}, seed {data.seed}, augment {data.augment}"
-    )
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Initial weights from the seed, without a trace on the caller's random numbers."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 @contextmanager

@@ -20,15 +20,20 @@ from gen.training.checkpoint_io import write_atomic
 
 
 @torch.no_grad()
-def generate(emulator: Emulator, params: Tensor, stream: str = "validation") -> Tensor:
-    """One field of each row of ``params``, the same noise at every call; physical units, on the CPU."""
+def generate(
+    emulator: Emulator, params: Tensor, coarse: Tensor | None = None, stream: str = "validation"
+) -> Tensor:
+    """One field of each row of ``params``, and of ``coarse`` if it is given, the same noise at every call;
+    physical units, on the CPU."""
     was_training = emulator.training
     emulator.eval()
     try:
         parts = []
         for rows in torch.arange(len(params)).split(32):
             generators = [sample_generator(0, int(i), stream) for i in rows]
-            parts.append(emulator.generate(params[rows].to(emulator.device), generators).float().cpu())
+            given = None if coarse is None else coarse[rows].to(emulator.device)
+            fields = emulator.generate(params[rows].to(emulator.device), generators, given)
+            parts.append(fields.float().cpu())
     finally:
         emulator.train(was_training)
     return torch.cat(parts)

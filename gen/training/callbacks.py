@@ -19,26 +19,27 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from tqdm import tqdm
 
-from gen.training.adversarial import AdversarialTraining, TrainingStopped
 from gen.training.best import best_record, generate, save_best
 from gen.training.checkpoint_io import prune, state_path, write_atomic
 from gen.training.guards import Guard, Watch
 from gen.training.logs import Logs
+from gen.training.paired_validation import PairedValidation
 from gen.training.sheet import sheet
+from gen.training.stepping import Training, TrainingStopped
 from gen.training.validation import Validation, one_line
 
 
 class AfterStep(Callback):
-    """A callback that acts on the adversarial pair after each step."""
+    """A callback that acts on an emulator in training after each step."""
 
-    def after_step(self, trainer: Trainer, module: AdversarialTraining) -> None:
+    def after_step(self, trainer: Trainer, module: Training) -> None:
         raise NotImplementedError
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         del outputs, batch, batch_idx
-        assert isinstance(pl_module, AdversarialTraining)
+        assert isinstance(pl_module, Training)
         self.after_step(trainer, pl_module)
 
 
@@ -50,7 +51,7 @@ class Progress(AfterStep):
         self.note = ""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, AdversarialTraining)
+        assert isinstance(pl_module, Training)
         if trainer.is_global_zero:
             interval = 0.5 if sys.stderr.isatty() else 30.0
             self.bar = tqdm(
@@ -61,11 +62,11 @@ class Progress(AfterStep):
                 desc="train",
             )
 
-    def after_step(self, trainer: Trainer, module: AdversarialTraining) -> None:
+    def after_step(self, trainer: Trainer, module: Training) -> None:
         if self.bar is None:
             return
         if module.step % 20 == 0:
-            losses = {k: float(v) for k, v in module.scalars.items() if k in ("critic", "generator")}
+            losses = {k: float(v) for k, v in module.scalars.items() if k in ("critic", "generator", "loss")}
             text = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
             self.bar.set_postfix_str(text + self.note, refresh=False)
         self.bar.update()
@@ -82,7 +83,7 @@ class StepLog(AfterStep):
     def __init__(self, logs: Logs | None, every: int) -> None:
         self.logs, self.every = logs, every
 
-    def after_step(self, trainer: Trainer, module: AdversarialTraining) -> None:
+    def after_step(self, trainer: Trainer, module: Training) -> None:
         if self.logs is not None and module.step % self.every == 0:
             rate = module.optimiser.rate * module.optimiser.factor(module.step - 1, module.max_steps)
             scalars = {name: float(value) for name, value in module.scalars.items()}
@@ -101,7 +102,7 @@ class Validate(AfterStep):
 
     def __init__(
         self,
-        validation: Validation,
+        validation: Validation | PairedValidation,
         real: Tensor,
         folder: Path,
         every: int,
@@ -118,7 +119,7 @@ class Validate(AfterStep):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.watch = Watch(**state_dict)
 
-    def after_step(self, trainer: Trainer, module: AdversarialTraining) -> None:
+    def after_step(self, trainer: Trainer, module: Training) -> None:
         if module.step % self.every and module.step != module.max_steps:
             return
         reason = self._validate(module) if trainer.is_global_zero else None
@@ -131,14 +132,15 @@ class Validate(AfterStep):
                 f"start anew with smaller step sizes or more regularisation"
             )
 
-    def _validate(self, module: AdversarialTraining) -> str | None:
+    def _validate(self, module: Training) -> str | None:
         assert self.logs is not None
-        values = generate(module.average, self.validation.params)
+        values = generate(module.average, self.validation.params, self.validation.coarse)
         statistics = self.validation(values)
         self.logs.add("validation", module.step, statistics)
         self.progress.note = f", {one_line(statistics)}"
         picked = torch.arange(8) * len(values) // 8
-        image = sheet(self.real[picked], values[picked])
+        real, made = (self.validation.shown(fields[picked]) for fields in (self.real, values))
+        image = sheet(real, made)
         write_atomic(self.folder / "samples" / f"step_{module.step:09d}.png", lambda file: file.write(image))
         best = best_record(self.folder)
         if best is None or statistics["score"] < best["score"]:
@@ -184,7 +186,7 @@ class States(AfterStep):
         # Lightning has put its own handler over ours; it would raise after the step.
         self.listen()
 
-    def after_step(self, trainer: Trainer, module: AdversarialTraining) -> None:
+    def after_step(self, trainer: Trainer, module: Training) -> None:
         asked = trainer.strategy.reduce_boolean_decision(self.requested is not None, all=False)
         done = module.step >= module.max_steps
         if asked or done or module.step % self.every == 0:

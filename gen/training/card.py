@@ -11,13 +11,14 @@ from gen.training.plan import count
 
 if TYPE_CHECKING:
     from gen.training.adversarial import AdversarialTraining
+    from gen.training.regression import RegressionTraining
 
 
 def card(
     name: str,
     data: SimulationSet,
     emulator: Emulator,
-    module: AdversarialTraining | None,
+    module: AdversarialTraining | RegressionTraining | None,
     record: Mapping[str, Any],
 ) -> str:
     """Markdown: what it makes, from what it learnt, how, and what it was not tested for.
@@ -59,14 +60,18 @@ the comparison with held-out simulations.
 """
 
 
-def _training(emulator: Emulator, module: AdversarialTraining | None, record: Mapping[str, Any]) -> list[str]:
+def _training(
+    emulator: Emulator, module: AdversarialTraining | RegressionTraining | None, record: Mapping[str, Any]
+) -> list[str]:
     if module is None:
         return ["Fitted in closed form."]
+    critic, r1 = getattr(module, "critic", None), getattr(module, "r1", None)
+    beside = "" if critic is None else f"; {count(critic):,} of the critic, not shipped"
     numbers = ", ".join(f"{k} {v:.4g}" for k, v in record.items() if isinstance(v, float))
     return [
-        f"- loss: `{module.loss}`{f', `{module.r1}`' if module.r1 else ''}",
+        f"- loss: `{module.loss}`{f', `{r1}`' if r1 else ''}",
         f"- optimiser: `{module.optimiser}`; seed {module.seed}",
-        f"- weights: {count(emulator):,} trained; {count(module.critic):,} of the critic, not shipped",
+        f"- weights: {count(emulator):,} trained{beside}",
         f"- moving average of decay {module.ema_decay:g}, after step {record['step']} of {module.max_steps}",
         f"- validation: {numbers}",
     ]

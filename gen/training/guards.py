@@ -44,7 +44,8 @@ class Watch:
     def reason(self, guard: Guard, statistics: Mapping[str, float], best: float) -> str | None:
         """Take in one validation; why the run should stop, if it should."""
         self.seen += 1
-        score, diversity = statistics["score"], statistics["diversity"]
+        # What is deterministic has no diversity to lose.
+        score, diversity = statistics["score"], statistics.get("diversity", 1.0)
         if not (math.isfinite(score) and math.isfinite(diversity)):
             return "the generated fields are not finite"
         if self.seen <= guard.grace:

@@ -9,14 +9,18 @@ from torch import Tensor, nn
 
 from gen.data.base import SimulationSet
 from gen.emulators.base import Emulator
-from gen.noise import sample_generator
 
 if TYPE_CHECKING:
     from gen.training.adversarial import AdversarialTraining
+    from gen.training.regression import RegressionTraining
 
 
 def plan(
-    name: str, data: SimulationSet, emulator: Emulator, module: AdversarialTraining | None, rows: int
+    name: str,
+    data: SimulationSet,
+    emulator: Emulator,
+    module: AdversarialTraining | RegressionTraining | None,
+    rows: int,
 ) -> str:
     """A description for people; ``rows`` is the batch of one device."""
     grid = data.grid
@@ -34,13 +38,16 @@ def plan(
     if module is None:
         return "\n".join([*lines, "  training    closed form, no steps"])
     shapes, kept = _rehearse(module, data)
-    weights = count(emulator) + count(module.critic)
-    # Weights, gradients and Adam's two moments of both networks, and the average of the generator's.
+    critic = getattr(module, "critic", None)
+    weights = count(emulator) + (count(critic) if critic is not None else 0)
+    # Weights, gradients and Adam's two moments of all networks, and the average of the emulator's.
     fixed, graph = 4 * (4 * weights + count(emulator)) + 2 * tables, kept * rows
     parts = f"{_size(fixed)} weights and optimiser, {_size(graph)} kept for gradients"
+    if critic is not None:
+        lines.append(f"  critic      {count(critic):,} trained weights")
+        shapes += f", scores ({rows},)"
     lines += [
-        f"  critic      {count(module.critic):,} trained weights",
-        f"  shapes      {shapes}, scores ({rows},)",
+        f"  shapes      {shapes}",
         f"  training    {module.max_steps} steps of {rows} fields a device, {module.loss}",
         f"  memory      about {_size(fixed + graph)} a device ({parts}), and the data",
     ]
@@ -57,9 +64,10 @@ def _ranges(data: SimulationSet) -> list[str]:
     return [f"{n} in [{a:g}, {b:g}]" for n, a, b in zip(space.names, space.low, space.high, strict=True)]
 
 
-def _rehearse(module: AdversarialTraining, data: SimulationSet, rows: int = 2) -> tuple[str, int]:
-    """One generator loss on a few rows: the shape of its output, and bytes kept for gradients a row."""
-    params = data.params[:rows].float()
+def _rehearse(
+    module: AdversarialTraining | RegressionTraining, data: SimulationSet, rows: int = 2
+) -> tuple[str, int]:
+    """One loss on a few rows: the shape of the output, and bytes kept for gradients a row."""
     held: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -67,12 +75,10 @@ def _rehearse(module: AdversarialTraining, data: SimulationSet, rows: int = 2) -
         return tensor
 
     own = {p.untyped_storage().data_ptr() for p in module.parameters()}
-    noise = [sample_generator(0, i, "plan") for i in range(rows)]
     with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(pack, _same):
-        fake = module.generator.decode(module.generator.draw_latent(params, noise), params)
-        module.critic(fake, params)
+        shape = module.rehearse(data.fields(torch.arange(rows)))
     kept = sum(size for pointer, size in held.items() if pointer not in own)
-    return f"generated {tuple(fake.shape)[1:]}", kept // rows
+    return f"generated {shape}", kept // rows
 
 
 def _same(tensor: Tensor) -> Tensor:

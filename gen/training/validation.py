@@ -56,6 +56,7 @@ class Validation:
         each = max(2, n // len(members))
         rows = torch.cat([m[_spread(len(m), each)] for m in members])
         self.params = reference.params[rows].float()
+        self.coarse = None if reference.coarse is None else reference.coarse[rows].float()
         #: Real fields at the same parameters as the generated ones, for the eye.
         self.example_rows = rows
         self.group = torch.arange(len(members)).repeat_interleave(torch.tensor([each] * len(members)))
@@ -67,6 +68,10 @@ class Validation:
 
     def __len__(self) -> int:
         return len(self.params)
+
+    def shown(self, values: Tensor) -> Tensor:
+        """What of a field is drawn: all."""
+        return values
 
     def __call__(self, values: Tensor) -> dict[str, float]:
         """Statistics of fields ``(len(self), C, *shape)`` generated at ``self.params``, physical units.
@@ -213,4 +218,9 @@ def _pooled_variance(x: Tensor, group: Tensor) -> Tensor:
 
 def one_line(statistics: Mapping[str, float]) -> str:
     """For the progress bar."""
-    return f"score {statistics['score']:.3f}, diversity {statistics['diversity']:.2f}"
+    named = {"score": ".3f", "diversity": ".2f", "stochasticity_ratio_middle": ".3f"}
+    return ", ".join(
+        f"{name.replace('_', ' ')} {statistics[name]:{form}}"
+        for name, form in named.items()
+        if name in statistics
+    )

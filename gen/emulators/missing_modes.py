@@ -1,0 +1,108 @@
+"""The closed form of super-resolution: what of a coarse field is to be trusted, and a Gaussian rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gen.emulators.copula import _Torus
+from gen.emulators.regression import Polynomial
+from gen.fields import Grid, ParameterSpace
+
+
+class MissingModes(nn.Module):
+    r"""``x_k = B(k) u_k + sqrt(P(k)) w_k``, with u the upsampled coarse field and w white noise.
+
+    B is the regression of the true field x on u, ``P_xu / P_uu``, and P the power of what is left,
+    ``P_xx - P_xu^2 / P_uu``, so that both the power of x and its correlation with u come out right; where
+    the coarse run knows nothing, B is zero and all is noise. Both are measured in ``n_k`` nodes of k and
+    interpolated smoothly over the parameters, and so is the mean of x - u. It is the Gaussian process of
+    these second moments, given u (Rybicki & Press 1992, ApJ 398, 169).
+
+    Args:
+        grid: of the true fields, periodic.
+        vectors: how many vectors of ``grid.dim`` channels x holds, for potential flows: each is the gradient
+            of a scalar, and all share one w. With 0, x has one scalar channel.
+    """
+
+    def __init__(
+        self, grid: Grid, space: ParameterSpace, vectors: int = 0, degree: int = 2, n_k: int = 20
+    ) -> None:
+        super().__init__()
+        self.grid, self.vectors, self.n_k = grid, vectors, n_k
+        self.groups = max(1, vectors)
+        self.response = Polynomial(space, self.groups * n_k, degree)
+        self.log_power = Polynomial(space, self.groups * n_k, degree)
+        self.shift = Polynomial(space, 1, degree)
+        self.nodes = nn.Buffer(self._torus(grid.shape).nodes(n_k).float())
+
+    def _torus(self, shape: Sequence[int]) -> _Torus:
+        return _Torus(self.grid.resized(shape), 12 * self.grid.k_fundamental)
+
+    @torch.no_grad()
+    def fit(self, true: Tensor, upsampled: Tensor, params: Tensor) -> None:
+        """Measure on pairs ``(N, C, *shape)`` at ``(N, P)`` parameters, each box by itself."""
+        torus, nodes = self._torus(self.grid.shape), self.nodes.double()
+        responses, powers = [], []
+        for x, u in zip(true, upsampled, strict=True):
+            x, u = self._modes(x[None])[0], self._modes(u[None])[0]
+            products = ((x * u.conj()).real, u.abs().square(), x.abs().square())
+            xu, uu, xx = (
+                torch.stack([torus.at_nodes(part.sum(0).double(), nodes) for part in self._grouped(p)])
+                for p in products
+            )
+            uu = uu.clamp(min=1e-12 * float(uu.max()) + 1e-30)
+            responses.append((xu / uu).flatten())
+            powers.append((xx - xu.square() / uu).clamp(min=1e-9 * float(xx.max())).log().flatten())
+        self.response.fit(params, torch.stack(responses))
+        self.log_power.fit(params, torch.stack(powers))
+        self.shift.fit(params, (true - upsampled).flatten(1).double().mean(1, keepdim=True))
+
+    def forward(self, upsampled: Tensor, white: Tensor, params: Tensor) -> Tensor:
+        """Fields ``(B, C, *shape)`` of upsampled ones and unit white noise ``(B, 1, *shape)``."""
+        shape, axes = upsampled.shape[2:], self._axes(upsampled)
+        torus = self._torus(shape)
+        response = self._on_lattice(self.response, params, torus)
+        amplitude = self._on_lattice(self.log_power, params, torus).mul(0.5).exp()
+        w = torch.fft.rfftn(white.float(), dim=axes, norm="ortho")
+        w[(slice(None), slice(None), *(0,) * self.grid.dim)] = 0
+        modes = response * self._modes(upsampled) + amplitude * self._polarised(w)
+        made = torch.fft.irfftn(modes, s=shape, dim=axes, norm="ortho")
+        mean = upsampled.mean(axes, keepdim=True)
+        if not self.vectors:
+            mean = mean + self.shift(params).reshape(-1, 1, *(1,) * self.grid.dim)
+        return made + mean
+
+    def _axes(self, x: Tensor) -> tuple[int, ...]:
+        return tuple(range(2, x.ndim))
+
+    def _modes(self, x: Tensor) -> Tensor:
+        """Without the mean, of unit power for unit white noise."""
+        axes = self._axes(x)
+        return torch.fft.rfftn((x - x.mean(axes, keepdim=True)).float(), dim=axes, norm="ortho")
+
+    def _grouped(self, x: Tensor) -> tuple[Tensor, ...]:
+        """``(C, *lattice)`` as its vectors, or as the one scalar."""
+        return x.split(self.grid.dim if self.vectors else 1)
+
+    def _on_lattice(self, polynomial: Polynomial, params: Tensor, torus: _Torus) -> Tensor:
+        """``(B, C, *lattice)`` of a measured function of k, the same for all components of a vector."""
+        values = polynomial(params).unflatten(1, (self.groups, self.n_k))
+        each = [torus.on_lattice(v, self.nodes.to(v)) for v in values.unbind(1)]
+        repeats = self.grid.dim if self.vectors else 1
+        return torch.stack(each, 1).repeat_interleave(repeats, 1).float()
+
+    def _polarised(self, w: Tensor) -> Tensor:
+        """The scalar itself, or a unit vector along i k for each vector."""
+        if not self.vectors:
+            return w
+        shape = (*w.shape[2:-1], 2 * (w.shape[-1] - 1))
+        axes = [torch.fft.fftfreq(n, device=w.device) for n in shape[:-1]]
+        axes.append(torch.fft.rfftfreq(shape[-1], device=w.device))
+        for n, axis in zip(shape, axes, strict=True):
+            axis[n // 2] = 0  # a real field's gradient has none there
+        k = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+        unit = k / k.square().sum(0).sqrt().clamp(min=1e-12)
+        return (1j * unit * w).repeat(1, self.vectors, *(1,) * self.grid.dim)
