@@ -120,6 +120,8 @@ def _split(simulation: np.ndarray, n_samples: int, rng: np.random.Generator) -> 
 def _count(
     names: list[str], reference: Mapping[str, Measured], samples: Mapping[str, Measured], splits: list[Split]
 ) -> ModeCounts:
+    if not names:
+        return ModeCounts(0, 0.0, 0.0, 0.0, 0.0)
     real = np.concatenate([reference[name].vectors for name in names], axis=1)
     made = np.concatenate([samples[name].vectors for name in names], axis=1)
     counts = np.zeros(4)

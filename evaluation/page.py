@@ -14,6 +14,8 @@ from markupsafe import Markup, escape
 from evaluation import plots
 from evaluation.base import few
 from evaluation.evaluate import Evaluated
+from evaluation.labels import ABSCISSAE, RESIDUALS, SCALES, SHORT, TITLES
+from evaluation.paired import PairedErrors
 from evaluation.thresholds import Thresholds
 from evaluation.verdict import NAMES, number
 
@@ -31,52 +33,15 @@ GREEK = {
     "nu": "ν",
     "tau": "τ",
 }
-TITLES = {
-    "power": "power spectrum",
-    "pdf": "pixel PDF",
-    "peaks": "peak counts",
-    "minima": "minima counts",
-    "bispectrum": "equilateral bispectrum",
-    "scattering": "scattering transform",
-    "bispectrum_squeezed": "squeezed bispectrum",
-    "bispectrum_isosceles": "isosceles bispectrum",
-    "bispectrum_reduced": "reduced bispectrum",
-    "smoothed_variance": "variance by smoothing scale",
-    "smoothed_skewness": "skewness by smoothing scale",
-    "smoothed_kurtosis": "kurtosis by smoothing scale",
-    "void_sizes": "void sizes",
-    "void_count": "voids above a size",
-    **{f"three_point_{ell}": rf"three-point multipole $\ell = {ell}$" for ell in range(9)},
-    **{f"V{i}": f"Minkowski functional $V_{i}$" for i in range(4)},
-}
-SHORT = {
-    "pdf": "PDF",
-    "scattering": "scatt.",
-    "bispectrum": "bisp.",
-    "bispectrum_squeezed": "squ.",
-    "bispectrum_isosceles": "isosc.",
-    "bispectrum_reduced": "red.",
-    "smoothed_variance": r"$\sigma^2(R)$",
-    "smoothed_skewness": "$S(R)$",
-    "smoothed_kurtosis": "$K(R)$",
-    "void_sizes": "voids",
-    "void_count": "voids >",
-    **{f"three_point_{ell}": rf"$\zeta_{ell}$" for ell in range(9)},
-    **{f"V{i}": f"$V_{i}$" for i in range(4)},
-}
-SCALES = ("smoothed_variance", "smoothed_skewness", "smoothed_kurtosis", "void_sizes", "void_count")
-ABSCISSAE = {
-    "rad": r"angle $\theta$ [rad]",
-    "pair of shells": "pair of shells",
-    "multipole": r"multipole $\ell$",
-    "h/Mpc": r"$k$ [$h$ Mpc$^{-1}$]",
-    "sigma": r"threshold $\nu$ [$\sigma$]",
-}
 LONGEST_LIST = 8  # of provenance; longer ones are counted, the whole stands in report.json
-RESIDUALS = {"mean": "ratio $-$ 1 [%]", "peak": r"$\Delta$ [% of peak]"}
 
 
-def page(document: Mapping[str, Any], evaluated: Sequence[Evaluated], t: Thresholds) -> str:
+def page(
+    document: Mapping[str, Any],
+    evaluated: Sequence[Evaluated],
+    t: Thresholds,
+    paired: Sequence[PairedErrors] = (),
+) -> str:
     """The whole page. Text is escaped; the figures are SVG and PNG inside it."""
     names, baseline = document["sets"], document["baseline"]
     styles = plots.looks(names, baseline)
@@ -111,6 +76,8 @@ def page(document: Mapping[str, Any], evaluated: Sequence[Evaluated], t: Thresho
         looks=styles,
         figures=figures,
         map_of_parameters=_map_of_parameters(document),
+        pairs=_pairs(document, paired, styles),
+        marks=_marks(paired[0].k) if paired else [],
         bar=plots.colour_bar(),
         table=[s for s in document["headline"][0]["excess"] if s == "power" or s in t.excess],
     )
@@ -195,6 +162,22 @@ def _images(e: Evaluated, names: Sequence[str], n: int) -> dict[str, Any]:
     for name in names:
         rows.append((name, [plots.picture(x[0].numpy(), scale) for x in c.samples[name].values[:n]]))
     return {"rows": rows, "low": scale.low, "high": scale.high, "log": scale.log}
+
+
+def _pairs(
+    document: Mapping[str, Any], paired: Sequence[PairedErrors], styles: Mapping[str, plots.Look]
+) -> dict[str, str]:
+    """The figure of paired fields of every region."""
+    label = ABSCISSAE[document["field"]["k_unit"]]
+    return {
+        region: plots.pairs_figure([p for p in paired if p.region == region], styles, label)
+        for region in dict.fromkeys(p.region for p in paired)
+    }
+
+
+def _marks(k: np.ndarray) -> list[int]:
+    """Bins at a quarter, a half and all of the largest k."""
+    return [int(np.abs(k - k[-1] * share).argmin()) for share in (0.25, 0.5, 1.0)]
 
 
 def _map_of_parameters(document: Mapping[str, Any]) -> str | None:

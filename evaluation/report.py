@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from evaluation.evaluate import Evaluated, evaluate, permutations_needed, region
 from evaluation.headline import headline
 from evaluation.joint import JointTest, judge_regions
 from evaluation.page import page
+from evaluation.paired import Motion, PairedErrors, judge_pairs
 from evaluation.thresholds import Thresholds, load_thresholds
 from evaluation.together import Together, together
 from evaluation.verdict import Demand, Judged, Standing, Word, excess_demands, power_demand, standing, words
@@ -44,6 +45,7 @@ class Judgement:
     standings: list[Standing] = field(default_factory=list)
     joint: list[JointTest] = field(default_factory=list)
     together: list[Together] = field(default_factory=list)
+    paired: list[PairedErrors] = field(default_factory=list)
 
 
 def report(
@@ -55,6 +57,7 @@ def report(
     baseline: str | None = "convergence_2d_copula",
     seed: int = 0,
     training: FieldFile | None = None,
+    paired: Sequence[Motion] | None = None,
     executor: Executor | None = None,
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -68,6 +71,8 @@ def report(
         out: folder, made if missing; each file is replaced whole or not at all.
         baseline: the set that the others must beat, if it is among them.
         training: the fields that the emulators were trained on, to look for copies of them.
+        paired: given if row i of every set was made for row i of the reference, with the vectors (none for
+            scalar fields) that are to be compared field by field.
         executor: where the work is done (``evaluation.spread.workers``); by default in this process. Every
             number is the same wherever.
         provenance: anything JSON-able for the page's last section. ``training_params`` (n, P), if given, is
@@ -90,9 +95,11 @@ def report(
     trained_on = None if training is None else Sample(training.values, training.simulation)
     judgement.joint = judge_regions(evaluated, names, grid, t, trained_on, seed, executor)
     judgement.together = together(evaluated, judgement.joint, names, t.significance)
+    if paired is not None:
+        judgement.paired = judge_pairs(samples, reference, regions(evaluated), paired, seed)
     document = _document(evaluated, judgement, names, baseline, t, samples, reference, seed, provenance)
     text = json.dumps(document, indent=1, allow_nan=False)
-    html = page(document, evaluated, t)
+    html = page(document, evaluated, t, judgement.paired)
     out = Path(out)
     with (
         replacing(out / "report.json", overwrite=True) as numbers,
@@ -123,7 +130,10 @@ def restricted(document: Mapping[str, Any], names: Collection[str]) -> dict[str,
     return {
         **document,
         "sets": [name for name in document["sets"] if name in names],
-        **{key: rows(key) for key in ("headline", "standings", "demands", "words", "joint", "together")},
+        **{
+            key: rows(key)
+            for key in ("headline", "standings", "demands", "words", "joint", "together", "paired")
+        },
         "cosmologies": [numbers(c) for c in document["cosmologies"]],
         "provenance": provenance,
     }
@@ -183,7 +193,7 @@ def _document(
                 "k_max": t.power.k_max * grid.k_nyquist,
                 "parameters": list(reference.space.names),
             },
-            "notes": _notes(evaluated, baseline),
+            "notes": _notes(evaluated, baseline, judgement),
             "thresholds": t.to_dict(),
             "headline": headline(evaluated, judgement.words, judgement.demands, judgement.standings),
             "standings": [s.to_dict() for s in judgement.standings],
@@ -191,6 +201,7 @@ def _document(
             "words": [w.to_dict() for w in judgement.words],
             "joint": [j.to_dict() for j in judgement.joint],
             "together": [x.to_dict() for x in judgement.together],
+            "paired": [x.to_dict() for x in judgement.paired],
             "cosmologies": [_numbers(e) for e in evaluated],
             "provenance": {
                 "seed": seed,
@@ -227,7 +238,7 @@ def _numbers(e: Evaluated) -> dict[str, Any]:
     }
 
 
-def _notes(evaluated: list[Evaluated], baseline: str | None) -> list[str]:
+def _notes(evaluated: list[Evaluated], baseline: str | None, judgement: Judgement) -> list[str]:
     found = []
     alone = [e.cosmology.letter for e in evaluated if e.cosmology.by_maps]
     few = [e.cosmology.letter for e in evaluated if e.cosmology.n_simulations < FEWEST_SIMULATIONS]
@@ -239,6 +250,12 @@ def _notes(evaluated: list[Evaluated], baseline: str | None) -> list[str]:
     if few:
         found.append(
             f"At {', '.join(few)} there are fewer than {FEWEST_SIMULATIONS} simulations: floors are rough."
+        )
+    if judgement.paired:
+        found.append(
+            "The samples share the initial conditions of the reference, so the scatter of both cancels: they "
+            "come closer than independent simulations can, and tests of their law see little. What they "
+            "err by stands under “Field by field”."
         )
     if baseline is None:
         found.append(

@@ -20,6 +20,7 @@ from evaluation.report import restricted
 from evaluation.spread import workers
 from gen.checkpoint import load, record_report
 from gen.checkpoint_folder import read_config
+from gen.commands.pairs import is_paired, paired
 from gen.commands.simulate import simulated
 from gen.config import load_recipe
 from gen.data.base import SimulationSet
@@ -39,8 +40,9 @@ BASELINE = "gen.emulators.copula.Copula"
 def report(options: argparse.Namespace) -> int:
     if not options.checkpoints and not options.samples:
         raise InputError("a report needs checkpoints, or files of samples given by --samples; got none")
-    reference, training, data = _reference(options)
-    folders = _with_baseline(options.checkpoints, options.baseline, reference)
+    reference, training, data, test = _reference(options)
+    pairs = paired(options.checkpoints, test, options.seed) if is_paired(options.checkpoints) else None
+    folders = [] if pairs else _with_baseline(options.checkpoints, options.baseline, reference)
     files = {_name(path): path for path in options.samples}
     names = [_name(folder) for folder in folders] + list(files)
     if len(set(names)) != len(names) or len(files) != len(options.samples):
@@ -53,6 +55,8 @@ def report(options: argparse.Namespace) -> int:
         samples = {_name(f): _sampled(f, reference, options.seed, Path(scratch)) for f in folders}
         samples |= {name: open_fields(path) for name, path in files.items()}
         baseline = _baseline_name(folders, options.baseline, samples)
+        if pairs:
+            samples, reference, baseline = pairs.samples | samples, pairs.reference, pairs.baseline
         document = judge(
             samples,
             reference,
@@ -61,17 +65,20 @@ def report(options: argparse.Namespace) -> int:
             baseline=baseline,
             seed=options.seed,
             training=training if folders else None,
+            paired=pairs.motions if pairs else None,
             executor=executor,
             provenance={
                 "version": gen.__version__,
                 "data": data,
-                "checkpoints": _provenance(folders),
-                **_range(folders),
+                "checkpoints": _provenance(folders or options.checkpoints),
+                **_range(folders or options.checkpoints),
             },
         )
     if options.record:
+        own = {_name(folder) for folder in options.checkpoints}
+        kept = set(samples) - own if pairs else {baseline} if baseline else set()
         for folder in options.checkpoints:
-            record_report(folder, restricted(document, [_name(folder), *([baseline] if baseline else [])]))
+            record_report(folder, restricted(document, [_name(folder), *kept]))
     _say(document)
     print(f"the report is {options.out / 'index.html'}")
     return 0
@@ -87,12 +94,15 @@ def _name(path: Path) -> str:
     return path.stem if path.is_file() else path.resolve().name
 
 
-def _reference(options: argparse.Namespace) -> tuple[FieldFile, FieldFile | None, dict[str, Any]]:
-    """Real fields that no emulator was trained on, those that were, if at hand, and where they are from."""
+def _reference(
+    options: argparse.Namespace,
+) -> tuple[FieldFile, FieldFile | None, dict[str, Any], SimulationSet | None]:
+    """Real fields that no emulator was trained on, those that were, if at hand, where they are from, and
+    the former as simulations."""
     if options.reference is not None:
         if options.data is not None:
             raise InputError("give either --reference or --data, got both")
-        return open_fields(options.reference), None, {"file": str(options.reference)}
+        return open_fields(options.reference), None, {"file": str(options.reference)}, None
     if options.data is None and not options.checkpoints:
         raise InputError("files of samples are judged against --reference FILE or --data RECIPE; got neither")
     recipe = project_file(options.data or DEFAULT_DATA)
@@ -117,6 +127,7 @@ def _reference(options: argparse.Namespace) -> tuple[FieldFile, FieldFile | None
             "set": data.name,
             "cache": None if folder is None else folder.name,
         },
+        test,
     )
 
 

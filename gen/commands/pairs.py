@@ -1,0 +1,140 @@
+"""Field-to-field emulators in a report: their fields for the reference's own coarse fields, and baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from evaluation.paired import Motion
+from gen.checkpoint import load
+from gen.data.base import SimulationSet
+from gen.emulators.base import Emulator
+from gen.emulators.displacement import Displacement
+from gen.errors import InputError
+from gen.io import FieldFile
+from gen.sampling import describe_sampling
+from gen.simulate.displacement import density
+
+SECOND_ORDER, FIRST_ORDER, CLOSED_FORM = "2LPT", "Zel'dovich", "closed form"
+BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Paired:
+    """What a report of field-to-field emulators judges; the fields of displacements are densities."""
+
+    samples: dict[str, FieldFile]
+    reference: FieldFile
+    motions: list[Motion]
+    baseline: str
+
+
+def is_paired(folders: Sequence[Path]) -> bool:
+    """Whether the checkpoints are field-to-field emulators.
+
+    Raises:
+        InputError: if only some of them are.
+    """
+    asks = {str(folder): getattr(load(folder), "needs_coarse", False) for folder in folders}
+    if len(set(asks.values())) > 1:
+        field, others = ([name for name, asked in asks.items() if asked is kind] for kind in (True, False))
+        raise InputError(
+            f"{', '.join(field)} needs coarse fields and {', '.join(others)} does not; report them apart"
+        )
+    return any(asks.values())
+
+
+def paired(folders: Sequence[Path], test: SimulationSet | None, seed: int) -> Paired:
+    """One field of every emulator for every coarse field of the test set.
+
+    Raises:
+        InputError: for data without coarse fields, or of another grid or other parameters.
+    """
+    if test is None or test.coarse is None:
+        raise InputError(
+            "a field-to-field emulator is judged on pairs of coarse and true fields; give the data recipe it "
+            "was made for by --data"
+        )
+    made: dict[str, Tensor] = {}
+    told = {}
+    for folder in folders:
+        emulator = load(folder)
+        if (emulator.grid, emulator.space.names) != (test.grid, test.space.names):
+            raise InputError(
+                f"{folder} is for {', '.join(emulator.space.names)} on {emulator.grid}, the data are for "
+                f"{', '.join(test.space.names)} on {test.grid}; give the data it was made for by --data"
+            )
+        name = folder.resolve().name
+        told[name] = describe_sampling(emulator, folder, test.params.double(), 1, seed)
+        made[name] = _made(emulator, test, seed, name)
+    closed = _baselines(load(folders[0]), test)
+    made |= closed
+    displaced = tuple(range(test.grid.dim)) in test.vector_channels
+    file = FieldFile(
+        _field(test.values, test, displaced),
+        test.params.double(),
+        test.simulation.numpy(),
+        np.asarray(test.region),
+        test.grid,
+        test.space,
+        {"field": "matter density" if displaced else test.name, "units": "1" if displaced else test.unit},
+    )
+    samples = {
+        name: FieldFile(
+            _field(values, test, displaced), file.params, None, None, file.grid, file.space,
+            {**file.attributes, **told.get(name, {})},
+        )
+        for name, values in made.items()
+    }  # fmt: skip
+    motions = _motions(test, made) if displaced else []
+    return Paired(samples, file, motions, next(iter(closed)))
+
+
+def _made(emulator: Emulator, test: SimulationSet, seed: int, name: str) -> Tensor:
+    parts = []
+    with tqdm(total=len(test), unit=" fields", desc=name, disable=None) as bar:
+        stream = emulator.stream(test.params.double(), 1, seed, test.coarse, extrapolate=True)
+        for part in stream:
+            parts.append(part.values)
+            bar.update(len(part.values))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def _baselines(emulator: Emulator, test: SimulationSet) -> dict[str, Tensor]:
+    """What the emulator starts from, the best first."""
+    assert test.coarse is not None
+    closed_form = getattr(emulator, "closed_form", None)
+    if closed_form is None:
+        raise InputError(f"{type(emulator).__name__} has no closed form to be compared with")
+    pairs = list(zip(test.coarse.float().split(BATCH), test.params.float().split(BATCH), strict=True))
+    closed = torch.cat([closed_form(*pair) for pair in pairs])
+    if not isinstance(emulator, Displacement):
+        return {CLOSED_FORM: closed}
+    first = torch.cat([emulator.first_order(*pair) for pair in pairs])
+    return {SECOND_ORDER: closed, FIRST_ORDER: first}
+
+
+def _field(values: Tensor, test: SimulationSet, displaced: bool) -> Tensor:
+    """The scalar field that statistics are taken of: the density of displaced particles."""
+    if not displaced:
+        return values
+    grid = test.grid
+    parts = values[:, : grid.dim].float().split(BATCH)
+    return torch.cat([density(part, grid.box_size[0], grid.shape[0]) for part in parts])
+
+
+def _motions(test: SimulationSet, made: dict[str, Tensor]) -> list[Motion]:
+    dim = test.grid.dim
+    found = [("position", "Mpc/h", slice(0, dim)), ("velocity", "km/s", slice(dim, 2 * dim))]
+    return [
+        Motion(name, unit, test.values[:, c], {s: values[:, c] for s, values in made.items()})
+        for name, unit, c in found
+        if test.values.shape[1] >= c.stop and all(v.shape[1] >= c.stop for v in made.values())
+    ]
