@@ -15,8 +15,6 @@ from evaluation.base import check_finite, reference_pixels, single_channel
 from gen.errors import InputError
 from gen.fields import Grid
 
-_LEARNING_RATE = 3e-3
-
 
 class Convolutions(torch.nn.Module):
     """Convolutions of 3 cells a side in any dimension, circular on a periodic grid, and their mean over it.
@@ -74,14 +72,14 @@ class Views:
         return x.roll(rng.integers(0, self.grid.shape).tolist(), axes) if self.grid.periodic else x
 
 
-def descend(network: torch.nn.Module, loss: Callable[[], Tensor], n_steps: int) -> None:
+def descend(network: torch.nn.Module, loss: Callable[[], Tensor], n_steps: int, learning_rate: float) -> None:
     """Adam on ``n_steps`` values of ``loss``, the learning rate falling to zero along a cosine."""
-    optimiser = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE)
+    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
     with torch.enable_grad():
         for step in range(n_steps):
             value = loss()
             for group in optimiser.param_groups:
-                group["lr"] = _LEARNING_RATE * (1 + math.cos(math.pi * step / n_steps)) / 2
+                group["lr"] = learning_rate * (1 + math.cos(math.pi * step / n_steps)) / 2
             optimiser.zero_grad()
             value.backward()
             optimiser.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import combinations_with_replacement
 from typing import Any
@@ -21,13 +22,16 @@ class Response:
     reference, samples: the derivatives, with bootstrap errors over simulations (``_std``).
     slope: ``(P,)`` the samples' derivative as a multiple of the reference's, over all bins, each weighted by
         the inverse square of its error: 1 of an emulator that answers as the simulations do, 0 of one that
-        ignores the parameter.
+        ignores the parameter. It is sum w r m / sum w (r^2 - var r), which the noise of the reference's
+        derivative r does not draw to zero; NaN where that derivative is all noise.
     p: probability of so large a difference of any derivative under equal laws, by permutation of simulations
         inside each set of parameters.
+    level: ``(n_bins,)`` the reference's statistic at ``middle``.
     """
 
     parameters: tuple[str, ...]
     middle: np.ndarray  # (P,)
+    level: np.ndarray
     reference: np.ndarray
     reference_std: np.ndarray
     samples: np.ndarray
@@ -63,49 +67,70 @@ def response(
         InputError: for fewer than P + 2 sets of parameters, or sets that lie on a line.
     """
     stratum_a, stratum_b, n_strata = common_strata(reference, samples)
-    derive, middle = _derivative(params, names, n_strata)
+    fit, middle = _polynomial(params, names, n_strata)
     rng = np.random.default_rng([seed, 2])
     sides = []
     for m, stratum in ((reference, stratum_a), (samples, stratum_b)):
-        boxes = Boxes.of(m.simulation, stratum, n_strata)
+        boxes = Boxes.of(m.simulation, stratum, n_strata).single_box_strata_as_maps()
         weights = np.concatenate([np.ones((1, boxes.n_boxes)), bootstrap_weights(boxes, n_bootstrap, rng)])
-        sides.append(np.einsum("ps,rsb->rpb", derive, boxes.means(m.vectors, weights)))
-    real, made = sides
-    error = np.sqrt(real[1:].var(0) + made[1:].var(0))
+        sides.append(np.einsum("ps,rsb->rpb", fit, boxes.means(m.vectors, weights)))
+    level = sides[0][0, 0]
+    real, made = (side[:, 1:] for side in sides)
+    noise = real[1:].var(0)
+    error = np.sqrt(noise + made[1:].var(0))
     weight = np.where(error > 0, 1 / np.where(error > 0, error, 1) ** 2, 0)
-    slope = (weight * real * made).sum(2) / (weight * real**2).sum(2)
     return Response(
         parameters=names,
         middle=middle,
+        level=level,
         reference=real[0],
-        reference_std=real[1:].std(0),
+        reference_std=np.sqrt(noise),
         samples=made[0],
         samples_std=made[1:].std(0),
-        slope=slope[0],
-        slope_std=slope[1:].std(0),
-        p=_probability(reference, samples, derive, error, n_permutations, seed),
+        slope=_slope(real[0], made[0], noise, weight),
+        # a resampled derivative carries its noise once more than the derivative itself
+        slope_std=half_width(_slope(real[1:], made[1:], 2 * noise, weight)),
+        p=_probability(reference, samples, fit[1:], error, n_permutations, seed),
         residual=np.divide(made[0] - real[0], error, out=np.zeros_like(error), where=error > 0),
     )
 
 
-def _derivative(params: np.ndarray, names: tuple[str, ...], n_strata: int) -> tuple[np.ndarray, np.ndarray]:
-    """``(P, n_strata)`` what makes derivatives at the middle of means at each set, and that middle."""
+def _slope(real: np.ndarray, made: np.ndarray, noise: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """``(..., P)`` regression through the origin of ``made`` on ``real (..., P, n_bins)``."""
+    signal = (weight * (real**2 - noise)).sum(-1)
+    return (weight * real * made).sum(-1) / np.where(signal > 0, signal, np.nan)
+
+
+def half_width(x: np.ndarray) -> np.ndarray:
+    """Half the 16-84 % range over the first axis: an error without the tails; NaN if a tenth is undefined."""
+    defined = np.isfinite(x).mean(0) > 0.9
+    low, high = np.nanquantile(np.where(defined, x, 0.0), (0.16, 0.84), axis=0)
+    return np.where(defined, (high - low) / 2, np.nan)
+
+
+def _polynomial(params: np.ndarray, names: tuple[str, ...], n_strata: int) -> tuple[np.ndarray, np.ndarray]:
+    """``(1 + P, n_strata)`` what makes value and derivatives at the middle of means at each set, and it."""
     n = len(names)
     if params.shape != (n_strata, n):
         raise InputError(f"params must have shape ({n_strata}, {n}), got {params.shape}")
     middle, scale = (params.max(0) + params.min(0)) / 2, np.ptp(params, axis=0) / 2
     x = (params - middle) / np.where(scale > 0, scale, 1)
-    columns = [np.ones(n_strata), *x.T]
-    pairs = [x[:, i] * x[:, j] for i, j in combinations_with_replacement(range(n), 2)]
-    if n_strata >= len(columns) + len(pairs) + 2:
-        columns += pairs
-    design = np.stack(columns, axis=1)
-    if n_strata < n + 2 or np.linalg.matrix_rank(design, tol=1e-6) < design.shape[1]:
+    design = np.column_stack([np.ones(n_strata), x])
+    quadratic = design
+    for i, j in combinations_with_replacement(range(n), 2):  # no cross terms of a set that has none
+        wider = np.column_stack([quadratic, x[:, i] * x[:, j]])
+        quadratic = wider if _rank(wider) > _rank(quadratic) else quadratic
+    if n_strata < n + 2 or _rank(design) < n + 1:
         raise InputError(
-            f"derivatives by {', '.join(names)} need at least {n + 2} sets of parameters that do not lie on "
-            f"one line, got {n_strata}; give a reference with more"
+            f"derivatives by {', '.join(names) or 'no parameter'} need at least {n + 2} sets of parameters "
+            f"that do not lie on one line, got {n_strata}; give a reference with more"
         )
-    return np.linalg.pinv(design)[1 : n + 1] / scale[:, None], middle
+    design = quadratic if n_strata >= quadratic.shape[1] + 2 else design
+    return np.linalg.pinv(design)[: n + 1] / np.append(1.0, scale)[:, None], middle
+
+
+def _rank(design: np.ndarray) -> int:
+    return int(np.linalg.matrix_rank(design, tol=1e-6))
 
 
 def _probability(
@@ -113,13 +138,14 @@ def _probability(
 ) -> float:
     """Of the mean square of all differences of derivatives, each over its error."""
     sides = Sides.of(reference, samples, n, seed)
-    weights = sides.weights() * sides.n_strata
-    gaps = np.stack(
-        [
-            weights[rows].T @ sides.vectors[rows]
-            for rows in (sides.stratum == s for s in range(sides.n_strata))
-        ]
-    )
-    derivatives = np.einsum("ps,srb->rpb", derive, gaps)
-    z = derivatives / np.where(error > 0, error, np.inf)
-    return float(permutation_p((z**2).mean((1, 2))[:, None])[0])
+    scale = np.where(error > 0, error, np.inf)
+    moved = [np.einsum("ps,srb->rpb", derive, gaps) / scale for gaps in differences_by_stratum(sides)]
+    return float(permutation_p((np.concatenate(moved) ** 2).mean((1, 2))[:, None])[0])
+
+
+def differences_by_stratum(sides: Sides, at_once: int = 256) -> Iterator[np.ndarray]:
+    """``(n_strata, R, n_bins)`` mean of the first side less that of the other, for the divisions in turn."""
+    rows = [sides.stratum == s for s in range(sides.n_strata)]
+    for start in range(0, sides.first.shape[1], at_once):
+        weights = sides.weights(slice(start, start + at_once)) * sides.n_strata
+        yield np.stack([weights[r].T @ sides.vectors[r] for r in rows])

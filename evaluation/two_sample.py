@@ -27,6 +27,7 @@ from gen.fields import Grid
 
 _N_KERNELS = 200
 _SHRINK = 0.2  # ridge penalty per training map, of features of unit variance
+_LEARNING_RATE = 3e-3
 _N_VIEWS = 4  # turned copies of a held-out field whose scores are averaged
 
 
@@ -238,7 +239,7 @@ def _trained(
         x = torch.cat([v[torch.from_numpy(k)] for v, k in zip(fields, (i, j), strict=True)])
         return binary_cross_entropy_with_logits(network(views(x, rng)), label)
 
-    descend(network, loss, n_steps)
+    descend(network, loss, n_steps, _LEARNING_RATE)
     return network
 
 

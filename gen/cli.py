@@ -23,6 +23,7 @@ examples:
   cosmozoo explore checkpoints/convergence_2d_wgan_gp -o latents.png
   cosmozoo report checkpoints/convergence_2d_wgan_gp -o report
   cosmozoo compare checkpoints/convergence_2d_wgan_gp checkpoints/convergence_2d_dcgan
+  cosmozoo interrogate checkpoints/displacement_3d -o interrogation
   cosmozoo leaderboard
   cosmozoo list
   cosmozoo doctor
@@ -91,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _report_options(verb("report", _report, "judge checkpoints or files of samples against simulations"))
     _report_options(verb("compare", _compare, "judge several checkpoints on one page, on the same axes"))
+    _interrogate_options(
+        verb("interrogate", _interrogate, "ask an emulator of displacements questions with known answers")
+    )
     board = verb("leaderboard", _leaderboard, "rank the checkpoints of a field by their recorded reports")
     board.add_argument(
         "folder", nargs="?", type=Path, default=Path("checkpoints"), help="default: checkpoints"
@@ -194,6 +198,22 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
     _data_options(parser)
 
 
+def _interrogate_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, help="a folder of checkpoints")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder of the page")
+    parser.add_argument(
+        "--params", help="the middle universe, inside the trained range; default: Omega_m=0.3,sigma_8=0.8"
+    )
+    parser.add_argument(
+        "--boxes", type=int, default=6, help="random boxes in each of nine universes; default: 6"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=12, help="of the particle mesh, as in training; default: 12"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the boxes; default: 0")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+
+
 def _simulate(options: argparse.Namespace, flags: Sequence[str]) -> int:
     from gen.commands.simulate import simulate
 
@@ -234,6 +254,12 @@ def _compare(options: argparse.Namespace, flags: Sequence[str]) -> int:
             "compare needs two checkpoints or files of samples, or more; for one there is cosmozoo report"
         )
     return report(options)
+
+
+def _interrogate(options: argparse.Namespace, flags: Sequence[str]) -> int:
+    from gen.commands.interrogate import interrogate
+
+    return interrogate(options)
 
 
 def _leaderboard(options: argparse.Namespace, flags: Sequence[str]) -> int:

@@ -48,7 +48,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return told.err
 
 
-VERBS = ("simulate", "train", "sample", "explore", "report", "compare", "leaderboard", "list", "doctor")
+VERBS = (
+    "simulate", "train", "sample", "explore", "report", "compare", "interrogate", "leaderboard", "list",
+    "doctor",
+)  # fmt: skip
 
 
 def test_help_names_every_verb_in_less_than_a_second_of_work() -> None:

@@ -1,6 +1,10 @@
 """Everything that is drawn, as SVG and PNG data addresses. Matplotlib lives here alone."""
 
+from evaluation.plots.conditional import errors_figure, inference_figure, responses_figure
 from evaluation.plots.figures import distributions_figure, parameters_figure, statistics_figure
+from evaluation.plots.interrogate import LOOKS as MAP_LOOKS
+from evaluation.plots.interrogate import collapse_figure, coupling_figure, waves_figure
+from evaluation.plots.interrogate_boxes import saliency_figure, transverse_figure, universes_figure
 from evaluation.plots.pairs import pairs_figure
 from evaluation.plots.panels import Curve, Excess, Panel
 from evaluation.plots.pictures import Scale, colour_bar, picture
@@ -8,6 +12,7 @@ from evaluation.plots.sheets import Row, Sheet, Sweep, Track, latent_sheet, row_
 from evaluation.plots.style import Look, looks, math_name, text
 
 __all__ = [
+    "MAP_LOOKS",
     "Curve",
     "Excess",
     "Look",
@@ -17,15 +22,24 @@ __all__ = [
     "Sheet",
     "Sweep",
     "Track",
+    "collapse_figure",
     "colour_bar",
+    "coupling_figure",
     "distributions_figure",
+    "errors_figure",
+    "inference_figure",
     "latent_sheet",
     "looks",
     "math_name",
     "pairs_figure",
     "parameters_figure",
     "picture",
+    "responses_figure",
     "row_colour",
+    "saliency_figure",
     "statistics_figure",
     "text",
+    "transverse_figure",
+    "universes_figure",
+    "waves_figure",
 ]

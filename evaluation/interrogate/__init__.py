@@ -1,0 +1,1 @@
+"""Questions with known answers, put to emulators of displacement: what have they learnt of gravity?"""

@@ -1,0 +1,70 @@
+"""The page of an interrogation: one self-contained HTML file, no script, nothing fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from evaluation import plots
+from evaluation.interrogate.asking import EMULATOR, SECOND_ORDER, TRUTH, UNTOLD
+from evaluation.interrogate.interrogation import NAMES, Interrogation
+from evaluation.interrogate.waves import PROFILES
+from evaluation.page import brief, figure, params, percent, symbol
+from evaluation.page import measured as with_error
+
+MARKS = (0.1, 0.2, 0.4, 0.7)
+"""Wavenumbers of tables [h/Mpc]; the nearest shells are taken."""
+
+
+ROUNDING = 1e-5
+"""Numbers below it are shown as 0: most are the rounding of single precision."""
+
+
+def page(document: Mapping[str, Any], found: Interrogation) -> str:
+    """The whole page of what ``document`` holds. Text is escaped; the figures are SVG inside it."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "figure": shown,
+        "percent": percent,
+        "measured": lambda x, error: shown(x) if _nothing(x) else with_error(x, error),
+        "params": params,
+        "symbol": symbol,
+        "brief": brief,
+        "shift": lambda transfer: percent(transfer - 1).replace("-", "−"),
+    }
+    source = files("evaluation").joinpath("interrogate.html.j2").read_text(encoding="utf-8")
+    k = found.universes[0].k
+    return environment.from_string(source).render(
+        d=document,
+        a=document["answers"],
+        names=NAMES,
+        looks=plots.MAP_LOOKS,
+        emulator=EMULATOR,
+        second=SECOND_ORDER,
+        truth=TRUTH,
+        untold=UNTOLD,
+        marks=sorted({int(np.argmin(np.abs(k - mark))) for mark in MARKS}),
+        figures={
+            "waves": plots.waves_figure(found.waves, PROFILES),
+            "coupling": plots.coupling_figure(found.coupling),
+            "transverse": plots.transverse_figure(found.transverse),
+            "collapse": plots.collapse_figure(found.collapse),
+            "saliency": plots.saliency_figure(found.saliency, document["grid"]["box_size"][0]),
+            "universes": plots.universes_figure(found.universes, found.universes[0].params["Omega_m"]),
+        },
+    )
+
+
+def shown(x: float | None, digits: int = 2) -> str:
+    """A few digits, a dash for what is not defined, and 0 for rounding."""
+    return "0" if _nothing(x) else figure(x, digits)
+
+
+def _nothing(x: float | None) -> bool:
+    return x is not None and abs(x) < ROUNDING

@@ -1,0 +1,145 @@
+"""Where an emulator of displacement stands beside 2LPT and the particle mesh, at one set of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from evaluation.interrogate.asking import EMULATOR, FIRST_ORDER, SECOND_ORDER, TRUTH, Map
+from gen.emulators.displacement import Displacement
+from gen.errors import InputError
+from gen.noise import sample_generator
+from gen.simulate import displacement
+from gen.simulate.growth import Growth
+from gen.simulate.initial import at_cell_centres, linear_modes, wavevector, white_noise
+from gen.simulate.nbody_pairs import sharpening_height
+from gen.simulate.particle_mesh import ParticleMesh, even_steps
+from gen.simulate.sources import SHARPENING
+from gen.simulate.theory import Cosmology, linear_power
+
+SIGMA_8 = 0.8
+"""Where an emulator does not ask for it."""
+AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """Maps from Zel'dovich displacements ``(B, 3, n, n, n)`` [Mpc/h] to evolved ones, in one universe.
+
+    Args:
+        emulator: of displacements in a periodic cube.
+        params: its parameters by name.
+        steps: of the particle mesh, as its training data were made.
+        bar: told of every displacement that is answered.
+    """
+
+    emulator: Displacement
+    params: Mapping[str, float]
+    steps: int = 12
+    bar: tqdm | None = field(default=None, repr=False)
+
+    @property
+    def cosmology(self) -> Cosmology:
+        return Cosmology(self.params["Omega_m"], self.params.get("sigma_8", SIGMA_8))
+
+    @property
+    def a(self) -> float:
+        """Scale factor of the fields."""
+        return 1 / (1 + self.params.get("z", self.emulator.redshift))
+
+    @property
+    def growth(self) -> Growth:
+        return Growth(self.params["Omega_m"])
+
+    @property
+    def second_growth(self) -> float:
+        """D2 / D1^2."""
+        return float(self.growth.second(self.a) / self.growth.first(self.a) ** 2)
+
+    @property
+    def trained(self) -> bool:
+        """Whether the emulator's range of training holds the parameters."""
+        return bool(self.emulator.space.inside(self._table(1)).all())
+
+    def maps(self) -> dict[str, Map]:
+        """The emulator, 2LPT, the Zel'dovich approximation and the particle mesh."""
+        return {
+            EMULATOR: self._batched(self._emulated),
+            SECOND_ORDER: self._batched(self._second_order),
+            FIRST_ORDER: self._batched(lambda psi: psi),
+            TRUTH: self._batched(self._simulated),
+        }
+
+    def boxes(self, seed: int, n: int) -> Tensor:
+        """Zel'dovich displacements ``(n, 3, ...)`` of random boxes; the same phases in every universe."""
+        cells, side = self.emulator.grid.shape[0], self.emulator.grid.box_size[0]
+        noise = white_noise([sample_generator(seed, i, "interrogate") for i in range(n)], cells)
+        cosmology = self.cosmology
+
+        def power(k: Tensor) -> Tensor:
+            return torch.from_numpy(linear_power(cosmology, k.double().numpy()))
+
+        modes = at_cell_centres(linear_modes(noise, side, power))
+        return displacement.zeldovich(modes, side, self.growth, self.a).displacement
+
+    def density(self, psi: Tensor) -> Tensor:
+        """1 + delta of displaced particles on a mesh of as many cells, ``(B, 1, n, n, n)``."""
+        side, n = self.emulator.grid.box_size[0], psi.shape[-1]
+        return torch.cat([displacement.density(x, side, n) for x in psi.split(AT_ONCE)])
+
+    def _table(self, n: int) -> Tensor:
+        row = torch.tensor([self.params[name] for name in self.emulator.space.names])
+        return row.to(self.emulator.device).expand(n, -1)
+
+    def _batched(self, of: Map) -> Map:
+        def answer(psi: Tensor) -> Tensor:
+            found = []
+            with torch.set_grad_enabled(psi.requires_grad):
+                for part in psi.split(AT_ONCE):
+                    found.append(of(part.to(self.emulator.device)).cpu())
+                    if self.bar is not None:
+                        self.bar.update(len(part))
+            return torch.cat(found)
+
+        return answer
+
+    def _emulated(self, psi: Tensor) -> Tensor:
+        return self.emulator.predict(psi, self._table(len(psi)))[:, :3]
+
+    def _second_order(self, psi: Tensor) -> Tensor:
+        return self.emulator.closed_form(psi, self._table(len(psi)))[:, :3]
+
+    def _simulated(self, psi: Tensor) -> Tensor:
+        """The particle mesh from the linear density, delta_k = - i k . psi_k / D1."""
+        n, side = psi.shape[-1], self.emulator.grid.box_size[0]
+        modes = torch.fft.rfftn(psi, dim=(2, 3, 4))
+        k = wavevector(n, side, psi.device, odd=True)
+        delta = torch.stack([-1j * ki * modes[:, i] for i, ki in enumerate(k)]).sum(0)
+        height = sharpening_height(side / n) * self.cosmology.sigma_8**2
+        steps = even_steps(self.steps, end=self.a)
+        solver = ParticleMesh(n, side, self.cosmology.Omega_m, steps, sharpening=(height, SHARPENING[1]))
+        (last,) = solver.run(delta / float(self.growth.first(self.a)), steps[-1:])
+        return displacement.motion(solver, last).displacement
+
+
+def untold(here: Laboratory, there: Laboratory) -> Map:
+    """The emulator as if the universe of ``there`` were that of ``here``."""
+    return there._batched(here._emulated)
+
+
+def check_emulator(emulator: object, name: str) -> Displacement:
+    """Refuse what is not an emulator of displacements.
+
+    Raises:
+        InputError: for it.
+    """
+    if not isinstance(emulator, Displacement):
+        raise InputError(
+            f"{name} is a {type(emulator).__name__}; interrogate asks emulators that turn Zel'dovich "
+            "displacements into evolved ones, of the class gen.emulators.displacement.Displacement"
+        )
+    return emulator
