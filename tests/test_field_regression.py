@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import multivariate_normal
+from scipy.stats import kstest, multivariate_normal
 
+from evaluation.answers import _tarp
 from evaluation.base import Sample
 from evaluation.field_network import Convolutions
 from evaluation.field_regression import field_infer, likelihood_loss
@@ -49,6 +50,32 @@ def test_a_network_comes_near_the_cramer_rao_error_and_returns_a_planted_shift()
     )
     assert found.z[0, 0] > 8 and found.z[1, 0] < -3
     assert found.bias_p < 0.002
+
+
+def test_understated_errors_are_seen() -> None:
+    """Samples scatter by 0.8 in the parameter beyond the noise, of which the network knows nothing."""
+    real, made = gaussian(GRID, LOG_VARIANCE, 3), gaussian(GRID, LOG_VARIANCE, 4, jitter=0.8)
+    found = field_infer(real, made, LOG_VARIANCE, ("A",), GRID, n_steps=60, n_folds=2, seed=1)
+    assert found.coverage_p < 0.01
+    assert found.error_ratio[0] > 1.3 and found.pull[0] > 1.3 * found.pull_reference[0]
+    assert abs(found.z[0, 0]) < 4
+
+
+@pytest.mark.parametrize("understated", [1.0, 2.0])
+def test_coverage_is_uniform_only_where_errors_are_right(understated: float) -> None:
+    rng = np.random.default_rng(5)
+    covariance = np.array([[1.0, 0.9], [0.9, 1.5]])
+    answer, point = rng.normal(size=(2, 1000, 2)) * 3
+    error = rng.multivariate_normal([0, 0], covariance * understated**2, 1000)
+    truth = answer - error  # drawn from the posterior, which knows nothing of the point
+    values = _tarp(error, covariance, truth, point)
+    p = kstest(values, "uniform").pvalue
+    assert p > 0.01 if understated == 1 else p < 1e-6
+    # the share of draws from the posterior that are nearer, in the same distance
+    draws = rng.multivariate_normal([0, 0], covariance, 4000) + answer[0]
+    inverse = np.linalg.inv(covariance)
+    far = [np.einsum("...i,ij,...j", x - point[0], inverse, x - point[0]) for x in (draws, truth[0])]
+    assert values[0] == pytest.approx((far[0] < far[1]).mean(), abs=4 * 0.5 / math.sqrt(4000))
 
 
 def test_labels_that_only_memory_could_give_are_not_given() -> None:
