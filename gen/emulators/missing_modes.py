@@ -58,6 +58,10 @@ class MissingModes(nn.Module):
             powers.append((xx - xu.square() / uu).clamp(min=1e-9 * float(xx.max())).log().flatten())
         self.response.fit(params, torch.stack(responses))
         self.log_power.fit(params, torch.stack(powers))
+        # The fit is to the mean logarithm, which is below the logarithm of the mean.
+        made, measured = self.log_power(params.float()).double(), torch.stack(powers)
+        bias = measured.exp().mean(0).log() - made.exp().mean(0).log()
+        self.log_power.coefficients[0] += bias.to(self.log_power.coefficients)
         self.shift.fit(params, (true - upsampled).flatten(1).double().mean(1, keepdim=True))
 
     def forward(self, upsampled: Tensor, white: Tensor, params: Tensor) -> Tensor:

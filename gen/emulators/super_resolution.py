@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gen.emulators.base import Emulator
 from gen.emulators.conditioning import check_coarse, fitting_rows
 from gen.emulators.gap import SummaryGap
+from gen.emulators.marginal import Marginal, empirical_quantiles
 from gen.emulators.missing_modes import MissingModes
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
@@ -20,7 +21,7 @@ from gen.nets.layers import linear_upsample
 from gen.nets.summaries import Summaries
 from gen.nets.unet import UNet
 from gen.noise import normal, sample_generator
-from gen.transforms import Chain, Log, Standardise
+from gen.transforms import Log
 
 if TYPE_CHECKING:
     from gen.data.base import SimulationSet
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
 class SuperResolution(Emulator):
     r"""Matter density 1 + delta on ``factor`` times as many cells a side, given that of a coarse run.
 
-    In y = ln(1 + delta + offset), standardised: ``y = x + U(x, u, noise; theta)``, where u is the coarse
-    density by multilinear interpolation, x the Gaussian completion of u by its missing modes
-    (``gen.emulators.missing_modes``), and U a U-Net with white noise at every resolution, zero at the start.
-    Where y falls below the value of an empty cell, the cell is empty. The critic sees the candidate beside u
-    (conditional WGAN-GP with a U-Net: Schaurecker et al. 2021, arXiv:2111.06393; noise at every level: Li et
-    al. 2020, arXiv:2010.06608).
+    In y, the normal score of ln(1 + delta + offset) at the parameters: ``y = x + U(x, u, noise; theta)``,
+    where u is the coarse density by multilinear interpolation, x the Gaussian completion of u by its missing
+    modes (``gen.emulators.missing_modes``), and U a U-Net with white noise at every resolution, zero at the
+    start. Where y falls below the score of an empty cell, the cell is empty. The critic sees the candidate
+    beside u (conditional WGAN-GP with a U-Net: Schaurecker et al. 2021, arXiv:2111.06393; noise at every
+    level: Li et al. 2020, arXiv:2010.06608).
 
     Args:
         factor: ratio of the cells along a side; 2 is 8 times in mass in 3D.
@@ -83,7 +84,9 @@ class SuperResolution(Emulator):
             "critic_spectrum": critic_spectrum,
         }
         self.factor, self.summary_weight, self.n_noise = factor, summary_weight, len(widths)
-        self.transform = Chain([Log(offset), Standardise()])
+        self.transform = Log(offset)
+        # One box tells the scores of its cells up to about 4; beyond it is prolonged.
+        self.marginal = Marginal(space, n_nodes=113, reach=3.5, degree=degree)
         self.missing = MissingModes(grid, space, degree=degree)
         self.generator = UNet(grid.dim, 2, 1, len(space), widths, "circular", noise=True)
         self.gap = SummaryGap(grid, space, degree, bin_width=0.05)
@@ -107,17 +110,21 @@ class SuperResolution(Emulator):
         rows = fitting_rows(data, max(64, 2**24 // self.grid.n_cells))
         values, params = data.values[rows].float(), data.params[rows].float()
         coarse = data.coarse[rows].float()
-        self.transform.fit(values)
-        y, u = self.transform(values), self.upsampled(coarse)
+        scores = self.marginal.scores(torch.zeros((), dtype=torch.float64))
+        quantiles = [empirical_quantiles(box, scores) for box in self.transform(values)]
+        empty = self.transform(torch.zeros(1)).item()
+        told = [_prolonged(q, scores, empty, self.grid.n_cells) for q in quantiles]
+        self.marginal.fit(params, torch.stack(told))
+        y, u = self.to_working(values, params), self.upsampled(coarse, params)
         self.missing.fit(y, u, params)
         if not self.summary_weight:
-            self.gap.summaries.fit(*self._views(y))
+            self.gap.summaries.fit(*self._views(y, params))
             return
         started = []
         for i in torch.arange(len(rows)).split(64):
             noise = [sample_generator(0, int(j), "gap") for j in rows[i]]
             started.append(self.draw_latent(params[i], noise, coarse[i])[:, :1])
-        self.gap.fit(self._views(y), self._views(torch.cat(started)), params)
+        self.gap.fit(self._views(y, params), self._views(torch.cat(started), params), params)
 
     def _check(self, coarse: Tensor | None, shape: Sequence[int]) -> Tensor:
         if any(n % math.lcm(self.factor, self.generator.factor) for n in shape):
@@ -131,26 +138,24 @@ class SuperResolution(Emulator):
             raise InputError("coarse must be a density 1 + delta, which is never negative; add 1 to delta")
         return coarse
 
-    def upsampled(self, coarse: Tensor) -> Tensor:
+    def upsampled(self, coarse: Tensor, params: Tensor) -> Tensor:
         """u: coarse densities ``(B, 1, *coarse_shape)`` in y on the fine grid, ``(B, 1, *shape)``."""
-        return self.transform(linear_upsample(coarse.float(), self.factor, "circular"))
+        return self.to_working(linear_upsample(coarse.float(), self.factor, "circular"), params)
 
     def to_working(self, values: Tensor, params: Tensor) -> Tensor:
-        del params
-        return self.transform(values)
+        return self.marginal.inverse(self.transform(values), params)
 
-    def to_physical(self, y: Tensor) -> Tensor:
-        """1 + delta, at least 0 but for rounding, of floored y."""
-        return self.transform.inverse(y).clamp(min=0)
+    def to_physical(self, y: Tensor, params: Tensor) -> Tensor:
+        """1 + delta of y, empty where y is below the score of an empty cell."""
+        return self.transform.inverse(self.marginal(y, params)).clamp(min=0)
 
-    def _floored(self, y: Tensor) -> Tensor:
-        """No lower than the value of an empty cell."""
-        empty = self.transform(y.new_zeros(1, 1, *(1,) * self.grid.dim))
-        return torch.maximum(y, empty)
+    def _floored(self, y: Tensor, params: Tensor) -> Tensor:
+        """No lower than the score of an empty cell."""
+        return torch.maximum(y, self.to_working(y.new_zeros(len(y), 1, *(1,) * self.grid.dim), params))
 
-    def _views(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _views(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """A field of y, and its density."""
-        return y, self.to_physical(y)
+        return y, self.to_physical(y, params)
 
     def draw_latent(
         self,
@@ -162,14 +167,14 @@ class SuperResolution(Emulator):
         """x, u and the noise of each resolution, ``(B, 2 + levels, *shape)``."""
         cells = self.grid.shape if shape is None else tuple(shape)
         noise = normal(generators, (1 + self.n_noise, *cells)).to(params)
-        u = self.upsampled(coarse)
-        x = self._floored(self.missing(u, noise[:, :1], params))
+        u = self.upsampled(coarse, params)
+        x = self._floored(self.missing(u, noise[:, :1], params), params)
         return torch.cat([x, u, noise[:, 1:]], 1)
 
     def decode(self, latent: Tensor, params: Tensor) -> Tensor:
         """y ``(B, 1, *shape)``, differentiable in weights and parameters."""
         residual = self.generator(latent[:, :2], self.space.normalise(params), latent[:, 2:])
-        return self._floored(latent[:, :1] + residual.float())
+        return self._floored(latent[:, :1] + residual.float(), params)
 
     def generate(
         self,
@@ -184,7 +189,8 @@ class SuperResolution(Emulator):
             InputError: without low-resolution densities, or with those of another shape.
         """
         coarse = self._check(coarse, self.grid.shape if shape is None else tuple(shape)).to(params)
-        return self.to_physical(self.decode(self.draw_latent(params, generators, coarse, shape), params))
+        y = self.decode(self.draw_latent(params, generators, coarse, shape), params)
+        return self.to_physical(y, params)
 
     def make_critic(self) -> nn.Module:
         """A fresh critic of pairs of y and u."""
@@ -201,7 +207,7 @@ class SuperResolution(Emulator):
         """The weighted gap between the summaries of generated and real fields."""
         if not self.summary_weight:
             return {}
-        made, started = self._views(y_fake), self._views(latent[:, :1])
+        made, started = (self._views(y, params) for y in (y_fake, latent[:, :1]))
         return {"summaries": self.summary_weight * self.gap(made, started, params)}
 
 
@@ -218,7 +224,33 @@ class PairCritic(nn.Module):
         """Scores ``(B,)`` of ``(B, 1, *shape)`` given ``coarse``, at ``(B, P)`` physical parameters."""
         emulator, spectra = self.fitted
         with torch.no_grad():
-            u = emulator.upsampled(coarse)
-        views = [part for field in (y, u) for part in (field, torch.tanh(emulator.to_physical(field) / 10))]
-        extra = None if spectra is None else spectra.spectra(y, emulator.to_physical(y))
+            u = emulator.upsampled(coarse, params)
+        densities = [emulator.to_physical(field, params) for field in (y, u)]
+        views = [y, u, *(torch.tanh(density / 10) for density in densities)]
+        extra = None if spectra is None else spectra.spectra(y, densities[0])
         return self.critic(torch.cat(views, 1), emulator.space.normalise(params), extra)
+
+
+def _prolonged(quantiles: Tensor, scores: Tensor, empty: float, n_cells: int, over: float = 0.5) -> Tensor:
+    """Quantiles of one box, prolonged beyond those that it can tell, at the slope over ``over`` of scores.
+
+    It can tell none beyond which it has but three cells; and none of empty cells, which are many, all of one
+    value. Prolonged, the map from scores to values has an inverse there, and as many cells lie below
+    ``empty`` as are empty.
+    """
+    outermost = torch.special.ndtri(torch.tensor(1 - 3 / n_cells)).double()
+    reach = max(1, round(over / float(scores[1] - scores[0])))
+    n_empty = int((quantiles <= empty + 1e-6).sum())
+    last = int((scores <= outermost).sum()) - 1
+    first = min(max(n_empty, len(scores) - 1 - last), last - 1)
+    inner, outer = min(first + reach, last), max(first, last - reach)
+    low = (quantiles[inner] - quantiles[first]) / (scores[inner] - scores[first])
+    high = (quantiles[last] - quantiles[outer]) / (scores[last] - scores[outer])
+    # Between the last empty quantile and the first one above, the values begin to rise.
+    start = (quantiles[first], scores[first])
+    if n_empty == first > 0:
+        start = (quantiles.new_tensor(empty), (scores[first - 1] + scores[first]) / 2)
+    below = (start[0] + low * (scores - start[1])).clamp(max=float(quantiles[first]))
+    above = quantiles[last] + high * (scores - scores[last])
+    made = torch.where(scores > scores[last], above, quantiles)
+    return torch.where(scores < scores[first], below, made)

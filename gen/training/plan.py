@@ -71,7 +71,10 @@ def _rehearse(
     held: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        try:
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        except RuntimeError:  # in forward-mode differentiation a tensor is a view of two others
+            held[-len(held) - 1] = tensor.nbytes
         return tensor
 
     own = {p.untyped_storage().data_ptr() for p in module.parameters()}
