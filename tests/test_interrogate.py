@@ -358,6 +358,9 @@ def test_broken_symmetries_are_measured_by_how_much() -> None:
         assert of["aside"][name] == pytest.approx(0, abs=1e-5)
     assert of["aside"]["mirror"] == of["aside"]["inversion"] == pytest.approx(1, rel=1e-4)
     assert of["aside"]["quarter turn"] == pytest.approx(0.5 * 2**0.5, rel=1e-4)
+    assert found.of_nothing == {
+        EMULATOR: 0.0, "aside": pytest.approx(0.5), "alternating": 0.0, TRUTH: 0.0,
+    }  # fmt: skip
     assert found.mean["aside"] == pytest.approx(0.5, rel=1e-4)
     assert found.error["aside"] == pytest.approx(0.5, rel=1e-4)
     whole = float(rms(psi).square().mean().sqrt())

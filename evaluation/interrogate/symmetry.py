@@ -32,6 +32,7 @@ class Symmetry:
         broken, broken_error: ``(G,)`` by map; NaN where the map cannot be asked.
         mean, mean_error: length of the mean displacement of a box [Mpc/h], by map, which no force between
             particles can bring about.
+        of_nothing: rms displacement [Mpc/h] that a map makes of none, by map.
         error: rms distance from the truth [Mpc/h], by map, for scale.
     """
 
@@ -41,6 +42,7 @@ class Symmetry:
     broken_error: dict[str, np.ndarray]
     mean: dict[str, float]
     mean_error: dict[str, float]
+    of_nothing: dict[str, float]
     error: dict[str, float]
 
 
@@ -84,6 +86,7 @@ def ask(maps: Maps, psi: Tensor, grid: Grid, factor: int) -> Symmetry:
         broken_error={name: x.std(1, ddof=1) / n**0.5 for name, x in broken.items()},
         mean={name: float(x.mean()) for name, x in mean.items()},
         mean_error={name: float(x.std(ddof=1) / n**0.5) for name, x in mean.items()},
+        of_nothing={name: float(rms(of(torch.zeros_like(psi[:1])))) for name, of in maps.items()},
         error={name: float(rms(x - plain[TRUTH]).square().mean().sqrt()) for name, x in plain.items()},
     )
 

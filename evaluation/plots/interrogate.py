@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from evaluation.plots.style import BASELINE_COLOUR, COLOURS, FAINT, INK, WIDTH, style, svg
 
@@ -33,6 +34,14 @@ K_LABEL = r"$k$ [$h$ Mpc$^{-1}$]"
 def drawn(name: str, **changes: Any) -> dict[str, Any]:
     """How a map is drawn, but for ``changes``."""
     return {**LOOKS[name], **changes}
+
+
+def log_ticks(axes: Axes) -> None:
+    """A logarithmic abscissa with plain numbers at 1, 2 and 5."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def waves_figure(found: PlaneWaves, amplitudes: tuple[float, ...]) -> str:
@@ -74,7 +83,8 @@ def _transfer(axes: Axes, found: PlaneWaves) -> None:
             look = drawn(name, marker=marker, ms=4.5, lw=0.9)
             axes.plot(found.k[rows], percent, label=direction if name == "emulator" else None, **look)
     axes.axhline(0, color=FAINT, lw=0.8)
-    axes.set(xscale="log", xlabel=K_LABEL, ylabel="$T - 1$ [%]")
+    log_ticks(axes)
+    axes.set(xlabel=K_LABEL, ylabel="$T - 1$ [%]")
     axes.set_title("amplitude of the wave, $A = 0.5$", loc="left")
     axes.legend(fontsize=9)
 
@@ -131,7 +141,7 @@ def coupling_figure(found: Coupling) -> str:
             axes.set_title(f"{pair[0]}, {pair[1]}:  $k$ = {k:.2f}", loc="left", fontsize=9.5)
             if i == 0:
                 axes.set_ylabel("wave at $k_1 + k_2$ over 2LPT's")
-                axes.legend(fontsize=8.5, loc="center")
+                axes.legend(fontsize=8.5, loc="lower left", bbox_to_anchor=(0.1, 0.12))
         return svg(figure)
 
 

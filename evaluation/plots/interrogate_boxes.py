@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.plots.interrogate import K_LABEL, LOOKS, drawn
+from evaluation.plots.interrogate import K_LABEL, LOOKS, drawn, log_ticks
 from evaluation.plots.style import FAINT, INK, WIDTH, math_name, style, svg
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def transverse_figure(found: Transverse) -> str:
         for panel in axes[1:]:
             panel.axhline(1, color=FAINT, lw=0.8)
             panel.axhline(0, color=FAINT, lw=0.8)
-            panel.set(xscale="log", xlabel=K_LABEL, ylim=(-0.1, None))
+            log_ticks(panel)
+            panel.set(xlabel=K_LABEL, ylim=(-0.1, None))
         axes[1].set_title("transverse power over the particle mesh's", loc="left")
         axes[2].set_title("correlation with it, $r(k)$", loc="left")
         if not _drawn(found.transverse):
@@ -49,7 +50,8 @@ def _powers(axes: Axes, longitudinal: Part, transverse: Part) -> None:
         at = len(part.k) // 3
         place = part.k[at], part.power["particle mesh"][at]
         axes.annotate(label, place, xytext=(4, 7), textcoords="offset points", fontsize=9)
-    axes.set(xscale="log", yscale="log", xlabel=K_LABEL, ylabel=r"$P_\psi(k)$ [(Mpc/$h$)$^5$]")
+    log_ticks(axes)
+    axes.set(yscale="log", xlabel=K_LABEL, ylabel=r"$P_\psi(k)$ [(Mpc/$h$)$^5$]")
     axes.set_title("displacement", loc="left")
 
 
@@ -75,7 +77,8 @@ def saliency_figure(found: Saliency, side: float) -> str:
             added.plot(r, found.added[name][1:], **LOOKS[name])
         added.plot(r, np.abs(found.linear[1:]), color=FAINT, lw=4, alpha=0.5)
         for axes in (pull, added):
-            axes.set(xscale="log", yscale="log", xlabel=r"distance [Mpc/$h$]")
+            log_ticks(axes)
+            axes.set(yscale="log", xlabel=r"distance [Mpc/$h$]")
         pull.set_ylim(bottom=max(found.linear[1:].max() * 1e-3, 1e-6))
         pull.set_title(r"mean pull [Mpc/$h$]", loc="left")
         added.set_title(r"rms added to linear [Mpc/$h$]", loc="left")
@@ -125,9 +128,11 @@ def universes_figure(found: Sequence[Universe], middle: float) -> str:
                 axes[2].plot(u.k, 100 * (e.transfer - 1), **look)
                 axes[3].plot(u.k, e.stochasticity, **look)
         axes[2].axhline(0, color=FAINT, lw=0.8)
-        axes[2].set(xscale="log", xlabel=K_LABEL)
+        for panel in axes[2:]:
+            log_ticks(panel)
+            panel.set_xlabel(K_LABEL)
         axes[2].set_title("density, $T(k) - 1$ [%]", loc="left")
-        axes[3].set(xscale="log", yscale="log", xlabel=K_LABEL)
+        axes[3].set_yscale("log")
         axes[3].set_title("density, $1 - r^2(k)$", loc="left")
         return svg(figure)
 

@@ -123,7 +123,7 @@ def _count(emulator: Displacement, boxes: int) -> int:
     """Displacements that all maps are asked for."""
     grid = emulator.grid
     each = waves.count(grid) + coupling.count(grid) + collapse.count() + FRAMES * PARTICLES
-    frames = FRAMES * (4 * symmetry.count(emulator.network.factor) + 3)
+    frames = FRAMES * (4 * symmetry.count(emulator.network.factor) + 3) + 4
     others = len(universes.OMEGA_M) + len(universes.AMPLITUDE) - 2
     return 4 * each + frames + 3 + boxes * (4 + 5 * others)
 
