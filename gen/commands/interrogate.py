@@ -110,12 +110,16 @@ def _params(text: str | None, emulator: Displacement) -> dict[str, float]:
             f"interrogate knows universes of {', '.join(MIDDLE)}, this emulator also asks for "
             f"{', '.join(unknown)}"
         )
-    if text is None:
-        return {name: MIDDLE[name] for name in names}
-    table = parse_params(text, emulator.space)
+    space = emulator.space
+    table = space.table({name: MIDDLE[name] for name in names}) if text is None else parse_params(text, space)
     if len(table) != 1:
         raise InputError(f"questions are asked around one set of parameters, got {len(table)} rows; give one")
-    emulator.space.check(table)
+    if not space.inside(table).all():
+        ends = zip(names, table[0].tolist(), space.low, space.high, strict=True)
+        told = ", ".join(f"{name} = {x:g} of [{a:g}, {b:g}]" for name, x, a, b in ends)
+        raise InputError(
+            f"the middle universe is outside the trained range: {told}; give another by --params"
+        )
     return dict(zip(names, table[0].tolist(), strict=True))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -53,7 +54,16 @@ class Laboratory:
 
     @property
     def growth(self) -> Growth:
-        return Growth(self.params["Omega_m"])
+        return self.solver.growth
+
+    @cached_property
+    def solver(self) -> ParticleMesh:
+        """The particle mesh, up to the time of the fields."""
+        grid, cosmology = self.emulator.grid, self.cosmology
+        n, side = grid.shape[0], grid.box_size[0]
+        height = sharpening_height(side / n) * cosmology.sigma_8**2
+        steps = even_steps(self.steps, end=self.a)
+        return ParticleMesh(n, side, cosmology.Omega_m, steps, sharpening=(height, SHARPENING[1]))
 
     @property
     def second_growth(self) -> float:
@@ -115,15 +125,12 @@ class Laboratory:
 
     def _simulated(self, psi: Tensor) -> Tensor:
         """The particle mesh from the linear density, delta_k = - i k . psi_k / D1."""
-        n, side = psi.shape[-1], self.emulator.grid.box_size[0]
         modes = torch.fft.rfftn(psi, dim=(2, 3, 4))
-        k = wavevector(n, side, psi.device, odd=True)
+        k = wavevector(self.solver.n, self.solver.box_size, psi.device, odd=True)
         delta = torch.stack([-1j * ki * modes[:, i] for i, ki in enumerate(k)]).sum(0)
-        height = sharpening_height(side / n) * self.cosmology.sigma_8**2
-        steps = even_steps(self.steps, end=self.a)
-        solver = ParticleMesh(n, side, self.cosmology.Omega_m, steps, sharpening=(height, SHARPENING[1]))
-        (last,) = solver.run(delta / float(self.growth.first(self.a)), steps[-1:])
-        return displacement.motion(solver, last).displacement
+        first = float(self.growth.first(self.a))
+        (last,) = self.solver.run(delta / first, self.solver.steps[-1:])
+        return displacement.motion(self.solver, last).displacement
 
 
 def untold(here: Laboratory, there: Laboratory) -> Map:
