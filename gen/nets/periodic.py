@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 
 def wrap_pad(x: Tensor, width: int) -> Tensor:
@@ -19,18 +18,40 @@ def wrap_pad(x: Tensor, width: int) -> Tensor:
 
 
 def _wrapped(x: Tensor, width: int) -> Tensor:
-    return functional.pad(x, (width, width) * (x.ndim - 2), mode="circular")
+    inner = x.shape[2:]
+    padded = torch.empty(
+        (*x.shape[:2], *(n + 2 * width for n in inner)),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=_layout(x),
+    )
+    _inside(padded, width).copy_(x)
+    for axis, n in enumerate(inner, start=2):
+        padded.narrow(axis, 0, width).copy_(padded.narrow(axis, n, width))
+        padded.narrow(axis, n + width, width).copy_(padded.narrow(axis, width, width))
+    return padded
 
 
 def _folded(x: Tensor, width: int) -> Tensor:
     """The adjoint: what lies in the padding is added to the cells that it came from."""
+    x = x.clone()
     for axis in range(2, x.ndim):
         n = x.shape[axis] - 2 * width
-        inner = x.narrow(axis, width, n).clone()
-        inner.narrow(axis, n - width, width).add_(x.narrow(axis, 0, width))
-        inner.narrow(axis, 0, width).add_(x.narrow(axis, n + width, width))
-        x = inner
-    return x
+        x.narrow(axis, n, width).add_(x.narrow(axis, 0, width))
+        x.narrow(axis, width, width).add_(x.narrow(axis, n + width, width))
+    return _inside(x, width).contiguous(memory_format=_layout(x))
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    """Channels last if ``x`` is, so that a convolution behind it need not bring it into that order again."""
+    if x.ndim == 5 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last_3d):
+        return torch.channels_last_3d
+    return torch.contiguous_format
+
+
+def _inside(x: Tensor, width: int) -> Tensor:
+    """Without ``width`` cells at each face, a view."""
+    return x[(..., *(slice(width, -width),) * (x.ndim - 2))]
 
 
 class _Wrap(torch.autograd.Function):
