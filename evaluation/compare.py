@@ -149,7 +149,7 @@ def compare_measured(
     stratum_a, stratum_b, n_strata = common_strata(reference, samples)
     a, b = Side.of(reference, stratum_a, n_strata), Side.of(samples, stratum_b, n_strata)
     with np.errstate(divide="ignore", invalid="ignore"):  # bins without scatter become NaN and are left out
-        floor = Floor.of(a, b, _scale(a), seed)
+        floor = Floor.of(a, b, scatter_scale(a), seed)
         return Comparison(
             name=statistic.name,
             label=statistic.label,
@@ -221,7 +221,7 @@ def combined(p: Iterable[float]) -> float:
     return float(0.5 - np.arctan(np.tan((0.5 - q) * np.pi).mean()) / np.pi)
 
 
-def _scale(a: Side) -> np.ndarray:
+def scatter_scale(a: Side) -> np.ndarray:
     """``(n_strata, n_bins)`` map-to-map scatter of the reference; NaN where it has none at all.
 
     The scatter inside boxes of each stratum, times a factor for the boxes' differences that all strata share:

@@ -12,7 +12,7 @@ from evaluation.answers import Inference
 from evaluation.base import Measured, Sample
 from evaluation.field_regression import field_infer
 from evaluation.inference import infer
-from evaluation.joint import JointTest, _smallest_p, corrected
+from evaluation.joint import JointTest, corrected, smallest_p_of
 from evaluation.parameter_space import CosmologyError, Limits, cosmology_errors
 from evaluation.response import Response, response
 from gen.errors import InputError
@@ -144,7 +144,7 @@ def conditional_tests(
         limits: of the parameters, the unit of distances; by default those of ``training_params``.
         k_max: end of the judged power spectrum, in units of the Nyquist wavenumber.
     """
-    tests = _Tests(name, _smallest_p(reference, samples))
+    tests = _Tests(name, smallest_p_of(reference, samples))
     responses: dict[str, Response] = {}
     inferences: dict[str, Inference] = {}
     options: dict[str, Any] = {"n_bootstrap": n_bootstrap, "n_permutations": n_permutations, "seed": seed}

@@ -83,20 +83,27 @@ def measure_all(
         "bins",
         [1] * len(judged),
     )
-    rows = max(1, BLOCK // (4 * grid.n_cells))
-    samples = [(r, s) for r, c in zip(rulers, judged, strict=True)
-               for s in (c.reference, *(c.samples[name] for name in names))]  # fmt: skip
-    blocks = [(i, start) for i, (_, s) in enumerate(samples) for start in range(0, len(s), rows)]
-    tasks = ((samples[i][0], samples[i][1].values[start : start + rows].clone()) for i, start in blocks)
-    sizes = [min(rows, len(samples[i][1]) - start) for i, start in blocks]
-    parts: list[list[dict[str, np.ndarray]]] = [[] for _ in samples]
-    for (i, _), part in zip(blocks, spread(measure_block, tasks, executor, "maps", sizes), strict=True):
-        parts[i].append(part)
-    measured = iter([_joined(of, sample) for of, (_, sample) in zip(parts, samples, strict=True)])
+    pairs = [(r, s) for r, c in zip(rulers, judged, strict=True)
+             for s in (c.reference, *(c.samples[name] for name in names))]  # fmt: skip
+    measured = iter(measure_samples(pairs, grid, executor))
     return [
         Evaluated(c, r.statistics, next(measured), {name: next(measured) for name in names})
         for r, c in zip(rulers, judged, strict=True)
     ]
+
+
+def measure_samples(
+    pairs: Sequence[tuple[Ruler, Sample]], grid: Grid, executor: Executor | None
+) -> list[dict[str, Measured]]:
+    """Every sample by its ruler, a block of fields at a time."""
+    rows = max(1, BLOCK // (4 * grid.n_cells))
+    blocks = [(i, start) for i, (_, s) in enumerate(pairs) for start in range(0, len(s), rows)]
+    tasks = ((pairs[i][0], pairs[i][1].values[start : start + rows].clone()) for i, start in blocks)
+    sizes = [min(rows, len(pairs[i][1]) - start) for i, start in blocks]
+    parts: list[list[dict[str, np.ndarray]]] = [[] for _ in pairs]
+    for (i, _), part in zip(blocks, spread(measure_block, tasks, executor, "maps", sizes), strict=True):
+        parts[i].append(part)
+    return [_joined(of, sample) for of, (_, sample) in zip(parts, pairs, strict=True)]
 
 
 def _joined(parts: list[dict[str, np.ndarray]], sample: Sample) -> dict[str, Measured]:

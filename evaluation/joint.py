@@ -75,7 +75,7 @@ def joint_tests(
         training: the fields that the samples' emulator was trained on, if they are at hand.
     """
     found: list[JointTest] = []
-    least = _smallest_p(reference, samples)
+    least = smallest_p_of(reference, samples)
 
     def test(label: str, run: Callable[[], tuple[float, str, Mapping[str, Any]]]) -> None:
         try:
@@ -183,7 +183,7 @@ def pooled(parts: Sequence[Measured]) -> Measured:
 def pooled_fields(parts: Sequence[Sample]) -> Sample:
     """Fields of several cosmologies as one sample, a stratum each; of very many the first boxes."""
     n = LARGEST_IN_MEMORY // (4 * math.prod(parts[0].values.shape[1:])) // len(parts)
-    parts = [s if len(s) <= n else _first(s, n) for s in parts]
+    parts = [s if len(s) <= n else first_boxes(s, n) for s in parts]
     return Sample(
         torch.cat([s.values[:] for s in parts]),
         np.concatenate([_unique(i, s.simulation) for i, s in enumerate(parts)]),
@@ -191,7 +191,7 @@ def pooled_fields(parts: Sequence[Sample]) -> Sample:
     )
 
 
-def _first(sample: Sample, n: int) -> Sample:
+def first_boxes(sample: Sample, n: int) -> Sample:
     """Whole boxes of one cosmology, at most n maps."""
     boxes = Boxes.of(sample.simulation, np.zeros(len(sample), int), 1)
     return sample.select(no_surplus(boxes, np.array([n])))
@@ -201,7 +201,7 @@ def _unique(i: int, simulation: np.ndarray) -> np.ndarray:
     return np.unique(simulation, return_inverse=True)[1] + (i << 32)
 
 
-def _smallest_p(reference: Sample, samples: Sample) -> float:
+def smallest_p_of(reference: Sample, samples: Sample) -> float:
     """One over the ways to exchange boxes; independent samples go in groups as large as the real boxes."""
     a, b = (Measured(np.zeros((len(s), 0)), s.simulation, s.stratum) for s in (reference, samples))
     stratum_a, stratum_b, n_strata = common_strata(a, b)

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup, escape
 
 from evaluation import plots
 from evaluation.base import few
+from evaluation.conditional import Conditional
 from evaluation.evaluate import Evaluated
 from evaluation.labels import ABSCISSAE, RESIDUALS, SCALES, SHORT, TITLES
+from evaluation.page_filters import FILTERS
 from evaluation.paired import PairedErrors
 from evaluation.thresholds import Thresholds
-from evaluation.verdict import NAMES, number
-
-GREEK = {
-    "Omega": "Ω",
-    "sigma": "σ",
-    "alpha": "α",
-    "beta": "β",
-    "gamma": "γ",
-    "delta": "δ",
-    "epsilon": "ε",
-    "kappa": "κ",
-    "lambda": "λ",
-    "mu": "μ",
-    "nu": "ν",
-    "tau": "τ",
-}
-LONGEST_LIST = 8  # of provenance; longer ones are counted, the whole stands in report.json
 
 
 def page(
@@ -41,6 +23,7 @@ def page(
     evaluated: Sequence[Evaluated],
     t: Thresholds,
     paired: Sequence[PairedErrors] = (),
+    conditional: Sequence[Conditional] = (),
 ) -> str:
     """The whole page. Text is escaped; the figures are SVG and PNG inside it."""
     names, baseline = document["sets"], document["baseline"]
@@ -54,30 +37,21 @@ def page(
             "images": _images(e, names, t.images),
         }
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("evaluation", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters |= {
-        "percent": percent,
-        "figure": figure,
-        "symbol": symbol,
-        "params": params,
-        "brief": brief,
-        "measured": measured,
-        "breakable": breakable,
-        "p": probability,
-        "statistic": statistic_name,
-        "joint": joint_name,
-    }
-    template = environment.from_string(
-        files("evaluation").joinpath("page.html.j2").read_text(encoding="utf-8")
-    )
-    return template.render(
+    environment.filters |= FILTERS
+    return environment.get_template("page.html.j2").render(
         d=document,
         looks=styles,
         figures=figures,
         map_of_parameters=_map_of_parameters(document),
         pairs=_pairs(document, paired, styles),
         marks=_marks(paired[0].k) if paired else [],
+        across=_across(document, evaluated, conditional, styles),
         bar=plots.colour_bar(),
         table=[s for s in document["headline"][0]["excess"] if s == "power" or s in t.excess],
     )
@@ -180,97 +154,44 @@ def _marks(k: np.ndarray) -> list[int]:
     return [int(np.abs(k - k[-1] * share).argmin()) for share in (0.25, 0.5, 1.0)]
 
 
+def _across(
+    document: Mapping[str, Any],
+    evaluated: Sequence[Evaluated],
+    found: Sequence[Conditional],
+    styles: Mapping[str, plots.Look],
+) -> dict[str, Any] | None:
+    """Figures of conditional truth; cosmologies that are not the page's own are numbered."""
+    if not found:
+        return None
+    own = {tuple(e.cosmology.params.values()): e.cosmology.letter for e in evaluated}
+    points = [tuple(row) for row in found[0].params.tolist()]
+    lettered = all(point in own for point in points)
+    letters = [own[p] for p in points] if lettered else [str(i + 1) for i in range(len(points))]
+    units = {s.name: _abscissa(s.name, s.unit, document["field"]) for s in evaluated[0].statistics}
+    training, limits = _training(document)
+    return {
+        "responses": plots.responses_figure(found, styles, TITLES, units),
+        "errors": plots.errors_figure(found, letters, training, limits),
+        "inference": plots.inference_figure(found, styles),
+        "letters": letters,
+    }
+
+
+def _training(document: Mapping[str, Any]) -> tuple[np.ndarray | None, tuple[list[float], list[float]]]:
+    """Training cosmologies ``(n, P)``, if told, and the range."""
+    given, limits = document["provenance"].get("training_params"), document["provenance"]["training_range"]
+    training = None
+    if isinstance(given, list) and given:
+        table = np.array(given, dtype=np.float64)
+        n = len(document["field"]["parameters"])
+        training = table if table.ndim == 2 and table.shape[1] == n else None
+    return training, (limits["low"], limits["high"])
+
+
 def _map_of_parameters(document: Mapping[str, Any]) -> str | None:
     names = document["field"]["parameters"]
     if not names:
         return None
-    given = document["provenance"].get("training_params")
-    training = None
-    if isinstance(given, list) and given:
-        table = np.array(given, dtype=np.float64)
-        training = table if table.ndim == 2 and table.shape[1] == len(names) else None
+    training, limits = _training(document)
     tests = [(c["letter"], list(c["params"].values()), c["region"]) for c in document["cosmologies"]]
-    limits = document["provenance"]["training_range"]
-    return plots.parameters_figure(names, training, tests, (limits["low"], limits["high"]))
-
-
-# --- filters ---
-
-
-def statistic_name(name: str) -> str:
-    return NAMES.get(name, name).removeprefix("the ")
-
-
-def joint_name(test: str) -> str:
-    """The kind of a joint test, and of what: "scatter of peak counts"."""
-    kind, _, of = test.partition(": ")
-    return f"{kind} of {statistic_name(of)}" if of else kind
-
-
-def percent(x: float | None, digits: int = 1) -> str:
-    return "–" if x is None else f"{100 * x:.{digits}f} %"
-
-
-def figure(x: float | None, digits: int = 2) -> str:
-    """A few digits; a dash for what is not defined."""
-    if x is None:
-        return "–"
-    shown = (
-        f"{x:.0f}" if abs(x) >= 99.5 else f"{x:.{digits}g}" if abs(x) < 1 else f"{x:.{max(digits - 1, 0)}f}"
-    )
-    return shown.replace("-", "−")
-
-
-def measured(value: float | None, error: float | None) -> Markup:
-    """``value ± error`` to the error's second digit, with a power of ten taken out of small numbers."""
-    if value is None or error is None or not error > 0:
-        return Markup("–") if value is None else escape(number(value))
-    power = math.floor(math.log10(max(abs(value), error)))
-    shift = 0 if -3 <= power <= 4 else power
-    value, error = value / 10.0**shift, error / 10.0**shift
-    digits = max(0, 1 - math.floor(math.log10(error)))
-    shown = f"{value:.{digits}f} ± {error:.{digits}f}".replace("-", "−")
-    return (
-        Markup("({}) · 10<sup>{}</sup>").format(shown, f"{shift:d}".replace("-", "−"))
-        if shift
-        else escape(shown)
-    )
-
-
-def probability(p: float | None) -> str:
-    if p is None:
-        return "–"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
-
-
-def symbol(name: str) -> Markup:
-    """``Omega_m`` as Ω with a subscript; any other text as it is, escaped."""
-    head, _, tail = name.partition("_")
-    if tail and len(head) > 1 and head not in GREEK:
-        return escape(name)
-    shown = (
-        Markup("<i>{}</i>").format(GREEK.get(head, head)) if head in GREEK or len(head) == 1 else escape(head)
-    )
-    return Markup("{}<sub>{}</sub>").format(shown, tail) if tail else shown
-
-
-def breakable(name: str) -> Markup:
-    """A name that may be broken after its underscores."""
-    return Markup("_<wbr>").join(name.split("_"))
-
-
-def params(values: Mapping[str, float]) -> Markup:
-    """All parameters with their values in one line."""
-    parts = [Markup("{} = {}").format(symbol(name), number(x)) for name, x in values.items()]
-    return Markup(", ").join(parts)
-
-
-def brief(x: Any) -> str:
-    """A value of the provenance in one line."""
-    if isinstance(x, list):
-        if len(x) > LONGEST_LIST or any(isinstance(item, list | dict) for item in x):
-            return f"{len(x)} entries, see report.json"
-        return ", ".join(brief(item) for item in x)
-    if isinstance(x, dict):
-        return ", ".join(f"{key}: {brief(value)}" for key, value in x.items())
-    return "–" if x is None else f"{x:.6g}" if isinstance(x, float) else str(x)
+    return plots.parameters_figure(names, training, tests, limits)

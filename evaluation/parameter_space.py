@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.base import Measured
-from evaluation.compare import _scale
+from evaluation.compare import scatter_scale
 from evaluation.floor import Floor, rms
 from evaluation.power import PowerSpectrum
 from evaluation.resampling import Boxes
@@ -104,5 +104,5 @@ def _excess(real: Measured, made: Measured, seed: int) -> float:
     """As of ``compare``."""
     a, b = (Side.of(m, np.zeros(len(m), int), 1) for m in (real, made))
     with np.errstate(divide="ignore", invalid="ignore"):  # bins without scatter are left out
-        floor = Floor.of(a, b, _scale(a), seed)
+        floor = Floor.of(a, b, scatter_scale(a), seed)
         return float(rms((b.mean() - a.mean())[0] / floor.scale[0])) / floor.distance

@@ -7,33 +7,33 @@ What is judged by what stands in a file of thresholds fixed beforehand; what the
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
+from evaluation.across import across
 from evaluation.base import Sample
+from evaluation.conditional import Conditional
 from evaluation.cosmologies import FEWEST_SIMULATIONS, cosmologies
 from evaluation.evaluate import Evaluated, evaluate, permutations_needed, regions
 from evaluation.headline import headline
 from evaluation.joint import JointTest, judge_regions
 from evaluation.page import page
 from evaluation.paired import Motion, PairedErrors, judge_pairs
+from evaluation.parameter_space import Limits
+from evaluation.plain import plain
 from evaluation.thresholds import Thresholds, load_thresholds
 from evaluation.together import Together, together
 from evaluation.verdict import Demand, Judged, Standing, Word, excess_demands, power_demand, standing, words
-from gen.errors import InputError
 from gen.io.atomic import replacing
 
 if TYPE_CHECKING:
     from gen.io import FieldFile
 
 FORMAT = 1
+SECTIONS = ("headline", "standings", "demands", "words", "joint", "together", "paired", "conditional")
 
 
 @dataclass(eq=False)
@@ -46,6 +46,7 @@ class Judgement:
     joint: list[JointTest] = field(default_factory=list)
     together: list[Together] = field(default_factory=list)
     paired: list[PairedErrors] = field(default_factory=list)
+    conditional: list[Conditional] = field(default_factory=list)
 
 
 def report(
@@ -58,6 +59,7 @@ def report(
     seed: int = 0,
     training: FieldFile | None = None,
     paired: Sequence[Motion] | None = None,
+    over_parameters: tuple[Mapping[str, FieldFile], FieldFile] | None = None,
     executor: Executor | None = None,
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -73,6 +75,8 @@ def report(
         training: the fields that the emulators were trained on, to look for copies of them.
         paired: given if row i of every set was made for row i of the reference, with the vectors (none for
             scalar fields) that are to be compared field by field.
+        over_parameters: samples of the same names and their reference at more cosmologies, to judge answers
+            to the parameters by; by default it is done with what else is judged.
         executor: where the work is done (``evaluation.spread.workers``); by default in this process. Every
             number is the same wherever.
         provenance: anything JSON-able for the page's last section. ``training_params`` (n, P), if given, is
@@ -97,9 +101,14 @@ def report(
     judgement.together = together(evaluated, judgement.joint, names, t.significance)
     if paired is not None:
         judgement.paired = judge_pairs(samples, reference, regions(evaluated), paired, seed)
+    else:
+        many = judged if over_parameters is None else cosmologies(*over_parameters)
+        limits = _limits(reference, provenance)
+        known = provenance.get("training_params")
+        judgement.conditional = across(many, names, grid, t, known, limits, seed, executor)
     document = _document(evaluated, judgement, names, baseline, t, samples, reference, seed, provenance)
     text = json.dumps(document, indent=1, allow_nan=False)
-    html = page(document, evaluated, t, judgement.paired)
+    html = page(document, evaluated, t, judgement.paired, judgement.conditional)
     out = Path(out)
     with (
         replacing(out / "report.json", overwrite=True) as numbers,
@@ -130,10 +139,7 @@ def restricted(document: Mapping[str, Any], names: Collection[str]) -> dict[str,
     return {
         **document,
         "sets": [name for name in document["sets"] if name in names],
-        **{
-            key: rows(key)
-            for key in ("headline", "standings", "demands", "words", "joint", "together", "paired")
-        },
+        **{key: rows(key) for key in SECTIONS},
         "cosmologies": [numbers(c) for c in document["cosmologies"]],
         "provenance": provenance,
     }
@@ -202,17 +208,23 @@ def _document(
             "joint": [j.to_dict() for j in judgement.joint],
             "together": [x.to_dict() for x in judgement.together],
             "paired": [x.to_dict() for x in judgement.paired],
+            "conditional": [x.to_dict() for x in judgement.conditional],
             "cosmologies": [_numbers(e) for e in evaluated],
             "provenance": {
                 "seed": seed,
                 "n_permutations": permutations_needed(sum(len(e.statistics) for e in evaluated), t),
                 "n_maps": {name: len(file.values) for name, file in files.items()},
-                "training_range": {"low": reference.space.low, "high": reference.space.high},
                 **provenance,
+                "training_range": dict(zip(("low", "high"), _limits(reference, provenance), strict=True)),
                 "files": {name: dict(file.attributes) for name, file in files.items()},
             },
         }
     )
+
+
+def _limits(reference: FieldFile, provenance: Mapping[str, Any]) -> Limits:
+    told = provenance.get("training_range", {})
+    return told.get("low", reference.space.low), told.get("high", reference.space.high)
 
 
 def _numbers(e: Evaluated) -> dict[str, Any]:
@@ -262,26 +274,3 @@ def _notes(evaluated: list[Evaluated], baseline: str | None, judgement: Judgemen
             "No analytic baseline is among the samples, so whether a network improves on one is not known."
         )
     return found
-
-
-def plain(x: Any) -> Any:
-    """What JSON can hold: arrays as lists, keys as text, 7 digits, and null for numbers that are not finite.
-
-    Raises:
-        InputError: for anything else.
-    """
-    if isinstance(x, Mapping):
-        return {str(key): plain(value) for key, value in x.items()}
-    if isinstance(x, torch.Tensor | np.ndarray | np.generic):
-        return plain(x.tolist())
-    if isinstance(x, list | tuple | set):
-        return [plain(value) for value in x]
-    if isinstance(x, float):
-        return float(f"{x:.7g}") if math.isfinite(x) else None
-    if x is None or isinstance(x, str | int):
-        return x
-    if isinstance(x, Path):
-        return str(x)
-    if isinstance(x, bytes):
-        return x.decode("utf-8", "replace")
-    raise InputError(f"provenance may hold text, numbers, lists and tables, got {type(x).__name__}")

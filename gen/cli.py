@@ -190,6 +190,12 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--thresholds", type=Path, default=Path("recipes/reports/standard.yaml"), metavar="YAML"
     )
+    parser.add_argument(
+        "--across", type=Path, metavar="RECIPE", help="also judge answers to parameters, by this data recipe"
+    )
+    parser.add_argument(
+        "--correct", type=int, metavar="N", help="also follow displacements by N particle-mesh forces (COCA)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of samples and resamplings; default: 0")
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="of a Dask scheduler, to spread the work over its machines"

@@ -17,15 +17,15 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from evaluation import page as pages
 from evaluation.answers import Answers, assess
 from evaluation.base import Measured, Sample
 from evaluation.compare import compare_measured
 from evaluation.conditional import Conditional, conditional_tests
+from evaluation.page_filters import FILTERS
 from evaluation.parameter_space import cosmology_errors, distances
+from evaluation.plain import plain
 from evaluation.plots import errors_figure, inference_figure, looks, responses_figure
 from evaluation.power import PowerSpectrum
-from evaluation.report import plain
 from gen.fields import Grid
 
 NAMES = ("Omega_m", "sigma_8")
@@ -199,14 +199,7 @@ def rendered(sets: list[Conditional], **figures) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
-        "percent": pages.percent,
-        "figure": pages.figure,
-        "symbol": pages.symbol,
-        "brief": pages.brief,
-        "p": pages.probability,
-        "statistic": pages.statistic_name,
-    }
+    environment.filters |= FILTERS
     template = files("evaluation").joinpath("conditional.html.j2").read_text(encoding="utf-8")
     caller = "{% macro name(set) %}<b>{{ set }}</b>{% endmacro %}{{ conditional(d, figures, {}, name) }}"
     drawn = {"responses": None, "errors": None, "inference": None, "letters": None} | figures

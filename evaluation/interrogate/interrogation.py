@@ -18,7 +18,7 @@ from evaluation.interrogate.symmetry import Symmetry
 from evaluation.interrogate.transverse import Transverse
 from evaluation.interrogate.universes import Universe
 from evaluation.interrogate.waves import PlaneWaves
-from evaluation.report import plain
+from evaluation.plain import plain
 from gen.io.atomic import replacing
 
 FORMAT = 1

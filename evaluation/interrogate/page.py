@@ -13,8 +13,8 @@ from evaluation import plots
 from evaluation.interrogate.asking import EMULATOR, SECOND_ORDER, TRUTH, UNTOLD
 from evaluation.interrogate.interrogation import NAMES, Interrogation
 from evaluation.interrogate.waves import PROFILES
-from evaluation.page import brief, figure, params, percent, symbol
-from evaluation.page import measured as with_error
+from evaluation.page_filters import brief, figure, params, percent, symbol
+from evaluation.page_filters import measured as with_error
 
 MARKS = (0.1, 0.2, 0.4, 0.7)
 """Wavenumbers of tables [h/Mpc]; the nearest shells are taken."""

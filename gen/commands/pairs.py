@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from evaluation.paired import Motion
 from gen.checkpoint import load
+from gen.commands.correction import followed
 from gen.data.base import SimulationSet
 from gen.emulators.base import Emulator
 from gen.emulators.displacement import Displacement
@@ -50,8 +51,13 @@ def is_paired(folders: Sequence[Path]) -> bool:
     return any(asks.values())
 
 
-def paired(folders: Sequence[Path], test: SimulationSet | None, seed: int) -> Paired:
+def paired(
+    folders: Sequence[Path], test: SimulationSet | None, seed: int, n_forces: int | None = None
+) -> Paired:
     """One field of every emulator for every coarse field of the test set.
+
+    Args:
+        n_forces: also corrects every emulator, and 2LPT, by so many forces (``gen.commands.correction``).
 
     Raises:
         InputError: for data without coarse fields, or of another grid or other parameters.
@@ -73,8 +79,16 @@ def paired(folders: Sequence[Path], test: SimulationSet | None, seed: int) -> Pa
         name = folder.resolve().name
         told[name] = describe_sampling(emulator, folder, test.params.double(), 1, seed)
         made[name] = _made(emulator, test, seed, name)
-    closed = _baselines(load(folders[0]), test)
+        if n_forces is not None:
+            own = with_forces(name, n_forces)
+            told[own] = told[name] | {"force_evaluations": n_forces}
+            made[own] = _followed(emulator, test, made[name], n_forces, own)
+    first = load(folders[0])
+    closed = _baselines(first, test)
     made |= closed
+    if n_forces is not None:
+        own = with_forces(SECOND_ORDER, n_forces)
+        made[own] = _followed(first, test, None, n_forces, own)
     displaced = tuple(range(test.grid.dim)) in test.vector_channels
     file = FieldFile(
         _field(test.values, test, displaced),
@@ -103,6 +117,26 @@ def _made(emulator: Emulator, test: SimulationSet, seed: int, name: str) -> Tens
         for part in stream:
             parts.append(part.values)
             bar.update(len(part.values))
+    return torch.cat(parts)
+
+
+def with_forces(name: str, n_forces: int) -> str:
+    """How a set is called once it is corrected."""
+    return f"{name} + {n_forces} force{'s' if n_forces > 1 else ''}"
+
+
+def _followed(
+    emulator: Emulator, test: SimulationSet, proposal: Tensor | None, n_forces: int, name: str
+) -> Tensor:
+    """Of a proposal, or of 2LPT."""
+    assert isinstance(emulator, Displacement) and test.coarse is not None
+    parts = []
+    with tqdm(total=len(test), unit=" fields", desc=name, disable=None) as bar:
+        for rows in torch.arange(len(test)).split(BATCH):
+            end = None if proposal is None else proposal[rows]
+            given = test.coarse[rows].float(), test.params[rows].float()
+            parts.append(followed(emulator, *given, n_forces, end))
+            bar.update(len(rows))
     return torch.cat(parts)
 
 

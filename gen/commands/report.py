@@ -20,7 +20,8 @@ from evaluation.report import restricted
 from evaluation.spread import workers
 from gen.checkpoint import load, record_report
 from gen.checkpoint_folder import read_config
-from gen.commands.pairs import is_paired, paired
+from gen.commands.correction import check_correction
+from gen.commands.pairs import is_paired, paired, with_forces
 from gen.commands.simulate import simulated
 from gen.config import load_recipe
 from gen.data.base import SimulationSet
@@ -40,8 +41,12 @@ BASELINE = "gen.emulators.copula.Copula"
 def report(options: argparse.Namespace) -> int:
     if not options.checkpoints and not options.samples:
         raise InputError("a report needs checkpoints, or files of samples given by --samples; got none")
+    if options.correct is not None:
+        check_correction(options.checkpoints, options.correct)
     reference, training, data, test = _reference(options)
-    pairs = paired(options.checkpoints, test, options.seed) if is_paired(options.checkpoints) else None
+    pairs = None
+    if is_paired(options.checkpoints):
+        pairs = paired(options.checkpoints, test, options.seed, options.correct)
     folders = [] if pairs else _with_baseline(options.checkpoints, options.baseline, reference)
     files = {_name(path): path for path in options.samples}
     names = [_name(folder) for folder in folders] + list(files)
@@ -53,6 +58,7 @@ def report(options: argparse.Namespace) -> int:
         workers(options.processes or os.cpu_count() or 1, options.scheduler) as executor,
     ):
         samples = {_name(f): _sampled(f, reference, options.seed, Path(scratch)) for f in folders}
+        over = _over_parameters(options, folders, Path(scratch))
         samples |= {name: open_fields(path) for name, path in files.items()}
         baseline = _baseline_name(folders, options.baseline, samples)
         if pairs:
@@ -66,6 +72,7 @@ def report(options: argparse.Namespace) -> int:
             seed=options.seed,
             training=training if folders else None,
             paired=pairs.motions if pairs else None,
+            over_parameters=over,
             executor=executor,
             provenance={
                 "version": gen.__version__,
@@ -75,13 +82,18 @@ def report(options: argparse.Namespace) -> int:
             },
         )
     if options.record:
-        own = {_name(folder) for folder in options.checkpoints}
-        kept = set(samples) - own if pairs else {baseline} if baseline else set()
+        own = {_name(folder): _own_sets(folder, options.correct) for folder in options.checkpoints}
+        kept = set(samples).difference(*own.values()) if pairs else {baseline} if baseline else set()
         for folder in options.checkpoints:
-            record_report(folder, restricted(document, [_name(folder), *kept]))
+            record_report(folder, restricted(document, [*own[_name(folder)], *kept]))
     _say(document)
     print(f"the report is {options.out / 'index.html'}")
     return 0
+
+
+def _own_sets(folder: Path, n_forces: int | None) -> list[str]:
+    name = _name(folder)
+    return [name] if n_forces is None else [name, with_forces(name, n_forces)]
 
 
 def project_file(path: Path) -> Path:
@@ -129,6 +141,28 @@ def _reference(
         },
         test,
     )
+
+
+def _over_parameters(
+    options: argparse.Namespace, folders: Sequence[Path], scratch: Path
+) -> tuple[dict[str, FieldFile], FieldFile] | None:
+    """Samples and held-out simulations at the many cosmologies of --across, if it is given."""
+    if options.across is None:
+        return None
+    if options.samples or not folders:
+        raise InputError(
+            "--across samples emulators at other parameters, so it takes checkpoints of random fields only; "
+            "leave out --samples, or give a --reference that covers the parameter space"
+        )
+    recipe = project_file(options.across)
+    folder = simulated(recipe, options.processes, options.cache, splits=("test",))
+    test = load_simulations(folder, splits=("test",))
+    if not len(test):
+        raise InputError(f"{recipe} holds no test simulations; --across needs some at many cosmologies")
+    reference = _as_file(test)
+    scratch = scratch / "across"
+    scratch.mkdir()
+    return {_name(f): _sampled(f, reference, options.seed, scratch) for f in folders}, reference
 
 
 def _as_file(data: SimulationSet) -> FieldFile:

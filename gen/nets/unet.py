@@ -51,7 +51,21 @@ class UNet(nn.Module):
         for parameter in self.leave.parameters():
             nn.init.zeros_(parameter)
         if dim == 3:  # the order that convolutions are fastest in; outputs inherit it
-            self.to(memory_format=torch.channels_last_3d)
+            self.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]
+
+    @property
+    def halo(self) -> int:
+        """How many cells beyond its faces, along any axis, a block of cells hears.
+
+        The block's faces lie at multiples of ``factor``; a cell in its midst hears less far.
+        """
+        block = 2  # two convolutions of three cells
+        cell = 0 - 1 - block  # the lowest cell heard, from the last convolution backwards
+        for _ in self.down:
+            cell = cell // 2 - block
+        for _ in self.down:
+            cell = 2 * cell - block
+        return -(cell - 1)
 
     def forward(self, x: Tensor, params: Tensor, noise: Tensor | None = None) -> Tensor:
         """``(B, n_out, *shape)`` of ``(B, n_in, *shape)``.
