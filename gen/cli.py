@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gen import __version__
+from gen.commands.apply_verb import apply, apply_options
 from gen.errors import InputError
 
 DESCRIPTION = """\
@@ -20,6 +21,7 @@ examples:
   cosmozoo simulate recipes/data/convergence_2d_demo.yaml
   cosmozoo train recipes/convergence_2d_wgan_gp.yaml --out runs/wgan_gp
   cosmozoo sample checkpoints/convergence_2d_wgan_gp --params Omega_m=0.3,sigma_8=0.8 -n 64 -o maps.h5
+  cosmozoo apply checkpoints/displacement_3d --coarse zeldovich.h5 --chunk 64 -o displacements.h5
   cosmozoo explore checkpoints/convergence_2d_wgan_gp -o latents.png
   cosmozoo report checkpoints/convergence_2d_wgan_gp -o report
   cosmozoo compare checkpoints/convergence_2d_wgan_gp checkpoints/convergence_2d_dcgan
@@ -87,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _train_options(verb("train", _train, "train an emulator from a recipe", TRAIN_EXAMPLES))
     _sample_options(verb("sample", _sample, "draw fields from a checkpoint into a file"))
+    apply_options(verb("apply", apply, "apply a checkpoint to boxes of any size, in chunks, resumable"))
     _explore_options(
         verb("explore", _explore, "draw a checkpoint's latent space on a sheet, with its numbers")
     )

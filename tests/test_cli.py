@@ -49,7 +49,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 
 VERBS = (
-    "simulate", "train", "sample", "explore", "report", "compare", "interrogate", "leaderboard", "list",
+    "simulate", "train", "sample", "explore", "apply", "report", "compare", "interrogate", "leaderboard", "list",
     "doctor",
 )  # fmt: skip
 

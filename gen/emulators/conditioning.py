@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,9 +14,19 @@ if TYPE_CHECKING:
     from gen.data.base import SimulationSet
 
 
-def check_coarse(
-    coarse: Tensor | None, n_channels: int, shape: Sequence[int], factor: int, what: str
-) -> Tensor:
+class Channels(Protocol):
+    """Fields ``(B, C, *shape)`` of which ``[:, i]`` is a channel: a tensor, or what reads one from a file."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    def __getitem__(self, index: tuple[slice, int], /) -> Tensor: ...
+
+
+C = TypeVar("C", bound=Channels)
+
+
+def check_coarse(coarse: C | None, n_channels: int, shape: Sequence[int], factor: int, what: str) -> C:
     """The given fields, if they are ``(B, n_channels, *shape)`` with sides that divide by ``factor``.
 
     Raises:

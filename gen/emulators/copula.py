@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from gen.data.base import SimulationSet
 
 
+#: Modes of a large box that are interpolated at a time.
+SLAB = 2**20
+
+
 def correlation_function(values: Tensor, periodic: bool) -> Tensor:
     """Unbiased two-point function ``<x(r') x(r'+r)>`` on the lattice of lags, float64.
 
@@ -144,8 +148,9 @@ class Copula(Emulator):
         white = white.reshape(len(white), *torus.grid.shape)
         power = torus.on_lattice(self.log_power(params), self.nodes.to(params)).exp()
         amplitude = (power / torus.mean(power)).sqrt()
+        del torus, power  # of a large box each is as large as the field
         axes = tuple(range(1, white.ndim))
-        g = torch.fft.irfftn(torch.fft.rfftn(white, dim=axes) * amplitude, s=torus.grid.shape, dim=axes)
+        g = torch.fft.irfftn(torch.fft.rfftn(white, dim=axes) * amplitude, s=white.shape[1:], dim=axes)
         keep = [slice(0, n + 2 * margin) for n in (self.grid.shape if shape is None else shape)]
         return g[(slice(None), *keep)].unsqueeze(1)
 
@@ -210,11 +215,11 @@ class _Torus:
         xi = torch.fft.irfftn(power, s=self.grid.shape)
         return xi / xi.flatten()[0]
 
-    def _cells(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+    def _cells(self, nodes: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """The node below each mode, and how far the mode lies towards the next; clamped at the ends."""
         nodes = nodes.double()
         position = (
-            (self.coordinate(self.k.to(nodes.device)) - nodes[0]) * (len(nodes) - 1) / (nodes[-1] - nodes[0])
+            (self.coordinate(k.to(nodes.device)) - nodes[0]) * (len(nodes) - 1) / (nodes[-1] - nodes[0])
         )
         position = position.clamp(0, len(nodes) - 1)
         cell = position.floor().clamp(max=len(nodes) - 2).long()
@@ -222,13 +227,16 @@ class _Torus:
 
     def on_lattice(self, log_power: Tensor, nodes: Tensor) -> Tensor:
         """Linear interpolation of ``(B, n_k)`` to ``(B, *half lattice)``; constant beyond."""
-        cell, fraction = self._cells(nodes)
-        low, high = log_power[:, cell], log_power[:, cell + 1]
-        return low + fraction.to(log_power) * (high - low)
+        parts = []
+        for k in self.k.split(max(1, SLAB // self.k[0].numel())):
+            cell, fraction = self._cells(nodes, k)
+            low, high = log_power[:, cell], log_power[:, cell + 1]
+            parts.append(low + fraction.to(log_power) * (high - low))
+        return torch.cat(parts, 1)
 
     def at_nodes(self, power: Tensor, nodes: Tensor) -> Tensor:
         """Means of a lattice power around each node, with the weights of the interpolation."""
-        cell, fraction = self._cells(nodes)
+        cell, fraction = self._cells(nodes, self.k)
         weight = torch.zeros(len(nodes), dtype=torch.float64)
         total = torch.zeros_like(weight)
         for index, share in ((cell, 1 - fraction), (cell + 1, fraction)):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gen.emulators.base import Emulator
+from gen.emulators.chunks import white_channels
+from gen.emulators.conditioning import Channels
 from gen.emulators.copula import Copula
 from gen.emulators.critic import FieldCritic, joined, linear_view
 from gen.emulators.gap import SummaryGap
@@ -139,8 +141,10 @@ class CopulaGAN(Emulator):
 
     def decode(self, latent: Tensor, params: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """Normal scores ``(B, 1, *shape)``, differentiable in weights and parameters."""
-        y = latent[:, :1] + self.generator(latent, self.space.normalise(params))
-        return self._cut(y, shape)
+        return self._cut(self._scores(latent, params), shape)
+
+    def _scores(self, latent: Tensor, params: Tensor) -> Tensor:
+        return latent[:, :1] + self.generator(latent, self.space.normalise(params))
 
     def _cut(self, y: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """Without the margin."""
@@ -155,6 +159,30 @@ class CopulaGAN(Emulator):
         shape: Sequence[int] | None = None,
     ) -> Tensor:
         return self.from_white(self.white_latent(generators, shape), params, shape)
+
+    @property
+    def network(self) -> UNet:
+        return self.generator
+
+    def worked(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self._cells(shape)[1])
+
+    def inputs(
+        self,
+        params: Tensor,
+        generators: Sequence[torch.Generator],
+        coarse: Channels | None,
+        shape: Sequence[int],
+    ) -> Iterator[Tensor]:
+        """The channels of ``draw_latent``, one after the other."""
+        del coarse
+        worked = self.worked(shape)
+        yield self.copula.gaussian(params, self.copula.white(generators, worked), worked)[:, 0]
+        for channel in white_channels(generators, self.noise_channels, worked):
+            yield channel.to(params)
+
+    def finish(self, inputs: Tensor, params: Tensor) -> Tensor:
+        return self.to_physical(self._scores(inputs, params), params)
 
     def make_critic(self) -> nn.Module:
         """A fresh critic of normal scores."""

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gen.emulators.base import Emulator
-from gen.emulators.conditioning import check_coarse, fitting_rows
-from gen.emulators.perturbation import GrowthTable, second_order, strain
+from gen.emulators.conditioning import Channels, check_coarse, fitting_rows
+from gen.emulators.perturbation import GrowthTable, expansion, second_order, strain
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.nets.unet import UNet
 
 if TYPE_CHECKING:
     from gen.data.base import SimulationSet
+
+
+INPUT = "Zel'dovich displacement [Mpc/h]"
 
 
 class _Epoch(NamedTuple):
@@ -59,6 +62,7 @@ class Displacement(Emulator):
 
     micro_batch = 4
     needs_coarse = True
+    margin = 0
     input_scale: Tensor
     output_scale: Tensor
     style_ends: Tensor
@@ -114,11 +118,11 @@ class Displacement(Emulator):
             )
         rows = fitting_rows(data, 256)
         params, coarse = data.params[rows].float(), data.coarse[rows].float()
-        check_coarse(coarse, dim, self.grid.shape, self.network.factor, "Zel'dovich displacement [Mpc/h]")
+        check_coarse(coarse, dim, self.grid.shape, self.network.factor, INPUT)
         inputs, lacking = [], []
         for i in torch.arange(len(rows)).split(16):
             epoch = self._epoch(params[i])
-            inputs.append(_mean_square(torch.cat(self._expand(coarse[i], epoch)[1:], 1)))
+            inputs.append(_mean_square(torch.cat(self._expand(epoch, coarse[i])[1:], 1)))
             lacking.append(
                 _mean_square(data.values[rows[i]].float() - self.closed_form(coarse[i], params[i]))
             )
@@ -145,18 +149,23 @@ class Displacement(Emulator):
     def _style(self, epoch: _Epoch) -> list[Tensor]:
         return [column for column in epoch[:2] if column is not None]
 
-    def _expand(self, zeldovich: Tensor, epoch: _Epoch) -> tuple[Tensor, Tensor, Tensor]:
-        """The displacement to second order, the strain, and the second-order part."""
+    def _expand(
+        self, epoch: _Epoch, zeldovich: Tensor, strains: Tensor | None = None, second: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The displacement to second order, the strain, and the second-order part.
+
+        In a piece of a box the strain, and the second order up to its growth, must be given.
+        """
         spacing = self.grid.spacing
-        strains = strain(zeldovich, spacing)
-        ratio = _column(self.growth(epoch.matter_fraction).second, zeldovich)
-        second = ratio * second_order(zeldovich, spacing, strains)
+        strains = strain(zeldovich, spacing) if strains is None else strains
+        second = second_order(zeldovich, spacing, strains) if second is None else second
+        second = _column(self.growth(epoch.matter_fraction).second, zeldovich) * second
         return zeldovich + second, strains, second
 
     def closed_form(self, coarse: Tensor, params: Tensor) -> Tensor:
         """2LPT displacement [Mpc/h] and velocity [km/s] at the parameters, ``(B, C, *shape)``."""
         epoch = self._epoch(params)
-        displacement, _, second = self._expand(coarse, epoch)
+        displacement, _, second = self._expand(epoch, coarse)
         if self.velocity == "none":
             return displacement
         return torch.cat([displacement, self._second_order_velocity(coarse, second, epoch)], 1)
@@ -182,14 +191,41 @@ class Displacement(Emulator):
             coarse: Zel'dovich displacement ``(B, dim, *shape)`` [Mpc/h] at the fields' redshift.
             params: ``(B, P)``, physical units.
         """
-        epoch = self._epoch(params)
+        return self._evolved(self._epoch(params), coarse)
+
+    def worked(self, shape: Sequence[int]) -> tuple[int, ...]:
+        if any(n % self.network.factor for n in shape):
+            raise InputError(f"sides must divide by {self.network.factor} cells, got {tuple(shape)}")
+        return tuple(shape)
+
+    def inputs(
+        self,
+        params: Tensor,
+        generators: Sequence[torch.Generator],
+        coarse: Channels | None,
+        shape: Sequence[int],
+    ) -> Iterator[Tensor]:
+        """The Zel'dovich displacement, its strain and its second order up to growth."""
+        del generators
+        coarse = check_coarse(coarse, self.grid.dim, shape, self.network.factor, INPUT)
+        for i in range(self.grid.dim):
+            yield coarse[:, i].to(params)
+        yield from expansion(coarse, self.grid.spacing)
+
+    def finish(self, inputs: Tensor, params: Tensor) -> Tensor:
+        dim = self.grid.dim
+        parts = inputs.split([dim, dim * (dim + 1) // 2, dim], 1)
+        return self._evolved(self._epoch(params), *parts)
+
+    def _evolved(self, epoch: _Epoch, zeldovich: Tensor, *derived: Tensor) -> Tensor:
         if self.velocity == "derivative":
-            return self._with_derivative(coarse, epoch)
-        displacement, strains, second = self._expand(coarse, epoch)
+            return self._with_derivative(epoch, zeldovich, *derived)
+        displacement, strains, second = self._expand(epoch, zeldovich, *derived)
         residual = self._residual(strains, second, self._style(epoch))
         if self.velocity == "none":
             return displacement + residual
-        return torch.cat([displacement, self._second_order_velocity(coarse, second, epoch)], 1) + residual
+        velocity = self._second_order_velocity(zeldovich, second, epoch)
+        return torch.cat([displacement, velocity], 1) + residual
 
     def _residual(self, strains: Tensor, second: Tensor, style: list[Tensor]) -> Tensor:
         inputs = torch.cat([strains, second], 1) / _channels(self.input_scale, strains)
@@ -197,23 +233,22 @@ class Displacement(Emulator):
         out = self.network(inputs, unit).float()
         return out * _channels(self.output_scale[: out.shape[1]], out)
 
-    def _with_derivative(self, zeldovich: Tensor, epoch: _Epoch) -> Tensor:
+    def _with_derivative(self, epoch: _Epoch, zeldovich: Tensor, *derived: Tensor) -> Tensor:
         """psi, and ``a H d psi / d ln a`` along the growth of this universe."""
         fraction, sigma_8, hubble = epoch
 
-        def displacement(zeldovich: Tensor, fraction: Tensor, sigma_8: Tensor) -> Tensor:
+        def displacement(fraction: Tensor, sigma_8: Tensor, zeldovich: Tensor, *derived: Tensor) -> Tensor:
             now = _Epoch(fraction, None if epoch.sigma_8 is None else sigma_8, hubble)
-            second_order_too, strains, second = self._expand(zeldovich, now)
+            second_order_too, strains, second = self._expand(now, zeldovich, *derived)
             return second_order_too + self._residual(strains, second, self._style(now))
 
         rate = self.growth(fraction).first_rate
         amplitude = torch.zeros_like(fraction) if sigma_8 is None else sigma_8
-        point = (zeldovich, fraction, amplitude)
-        motion = (
-            _column(rate, zeldovich) * zeldovich,
-            -3 * fraction * (1 - fraction),
-            rate * amplitude,
-        )
+        fields = (zeldovich, *derived)
+        point = (fraction, amplitude, *fields)
+        # What is of second order in the displacement grows at twice its rate.
+        growing = [n * _column(rate, zeldovich) * x for n, x in zip((1, 1, 2), fields, strict=False)]
+        motion = (-3 * fraction * (1 - fraction), rate * amplitude, *growing)
         with warnings.catch_warnings():
             # Forward mode loads a part of torch that warns of another one.
             warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
@@ -234,9 +269,7 @@ class Displacement(Emulator):
         """
         del generators
         cells = self.grid.shape if shape is None else tuple(shape)
-        coarse = check_coarse(
-            coarse, self.grid.dim, cells, self.network.factor, "Zel'dovich displacement [Mpc/h]"
-        )
+        coarse = check_coarse(coarse, self.grid.dim, cells, self.network.factor, INPUT)
         return self.predict(coarse.to(params), params)
 
 

@@ -66,18 +66,25 @@ class MissingModes(nn.Module):
 
     def forward(self, upsampled: Tensor, white: Tensor, params: Tensor) -> Tensor:
         """Fields ``(B, C, *shape)`` of upsampled ones and unit white noise ``(B, 1, *shape)``."""
-        shape, axes = upsampled.shape[2:], self._axes(upsampled)
-        torus = self._torus(shape)
-        response = self._on_lattice(self.response, params, torus)
-        amplitude = self._on_lattice(self.log_power, params, torus).mul(0.5).exp()
-        w = torch.fft.rfftn(white.float(), dim=axes, norm="ortho")
-        w[(slice(None), slice(None), *(0,) * self.grid.dim)] = 0
-        modes = response * self._modes(upsampled) + amplitude * self._polarised(w)
-        made = torch.fft.irfftn(modes, s=shape, dim=axes, norm="ortho")
-        mean = upsampled.mean(axes, keepdim=True)
+        return self.completed(*self.known(upsampled, params), white, params)
+
+    def known(self, upsampled: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        """What upsampled fields tell, ``B(k) u_k``, and the mean of the field."""
+        response = self._on_lattice(self.response, params, self._torus(upsampled.shape[2:]))
+        mean = upsampled.mean(self._axes(upsampled), keepdim=True)
         if not self.vectors:
             mean = mean + self.shift(params).reshape(-1, 1, *(1,) * self.grid.dim)
-        return made + mean
+        return self._modes(upsampled).mul_(response), mean
+
+    def completed(self, modes: Tensor, mean: Tensor, white: Tensor, params: Tensor) -> Tensor:
+        """Fields of what is known and the rest from white noise; ``modes`` are overwritten."""
+        shape, axes = white.shape[2:], self._axes(white)
+        amplitude = self._on_lattice(self.log_power, params, self._torus(shape)).mul(0.5).exp()
+        w = torch.fft.rfftn(white.float(), dim=axes, norm="ortho")
+        w[(slice(None), slice(None), *(0,) * self.grid.dim)] = 0
+        modes.add_(self._polarised(w).mul_(amplitude))
+        del amplitude, w  # of a large box each is as large as the field
+        return torch.fft.irfftn(modes, s=shape, dim=axes, norm="ortho") + mean
 
     def _axes(self, x: Tensor) -> tuple[int, ...]:
         return tuple(range(2, x.ndim))

@@ -6,7 +6,7 @@ astro-ph/9406013.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gen.emulators.conditioning import Channels
 from gen.simulate.growth import A_START, Growth
 
 
@@ -67,6 +68,42 @@ def second_order(zeldovich: Tensor, spacing: Sequence[float], strains: Tensor | 
     potential = torch.where(k2 > 0, -source / k2.clamp(min=1e-30), 0.0)
     odd = wavevector(shape, spacing, e, odd=True)
     return torch.stack([torch.fft.irfftn(1j * ki * potential, s=shape, dim=axes) for ki in odd], 1)
+
+
+def expansion(zeldovich: Channels, spacing: Sequence[float]) -> Iterator[Tensor]:
+    """The components of ``strain`` and then of ``second_order``, one field ``(B, *shape)`` at a time.
+
+    For boxes of which memory holds a few components only: none but two sums is kept, with
+    ``sum_{i<j} e_ii e_jj = sum_j e_jj sum_{i<j} e_ii``.
+    """
+    shape, dim = zeldovich.shape[2:], zeldovich.shape[1]
+    axes = tuple(range(1, 1 + dim))
+    source = torch.zeros_like(zeldovich[:, 0], dtype=torch.float32)
+    trace = torch.zeros_like(source)
+    odd = [1j * k for k in wavevector(shape, spacing, source, odd=True)]
+
+    def modes(i: int, factor: Tensor) -> Tensor:
+        return torch.fft.rfftn(zeldovich[:, i].float(), dim=axes).mul_(factor)
+
+    for i in range(dim):
+        made = torch.fft.irfftn(modes(i, odd[i]), s=shape, dim=axes)
+        source.addcmul_(trace, made)
+        trace += made
+        yield made
+        del made
+    del trace
+    for i, j in combinations(range(dim), 2):
+        made = torch.fft.irfftn(modes(j, odd[i] / 2).add_(modes(i, odd[j] / 2)), s=shape, dim=axes)
+        source.addcmul_(made, made, value=-1)
+        yield made
+        del made
+    k2 = sum(k.square() for k in wavevector(shape, spacing, source, odd=False))
+    potential = torch.fft.rfftn(source, dim=axes).mul_(-1)
+    potential.div_(torch.as_tensor(k2).clamp(min=1e-30))
+    potential[(slice(None), *(0,) * dim)] = 0
+    del source, k2
+    for ik in odd:
+        yield torch.fft.irfftn(potential * ik, s=shape, dim=axes)
 
 
 class GrowthRates(NamedTuple):

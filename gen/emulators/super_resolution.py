@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from gen.emulators.base import Emulator
-from gen.emulators.conditioning import check_coarse, fitting_rows
+from gen.emulators.chunks import white_channels
+from gen.emulators.conditioning import C, Channels, check_coarse, fitting_rows
 from gen.emulators.gap import SummaryGap
 from gen.emulators.marginal import Marginal, empirical_quantiles
 from gen.emulators.missing_modes import MissingModes
@@ -20,7 +21,7 @@ from gen.nets.dcgan import Critic
 from gen.nets.layers import linear_upsample
 from gen.nets.summaries import Summaries
 from gen.nets.unet import UNet
-from gen.noise import normal, sample_generator
+from gen.noise import sample_generator
 from gen.transforms import Log
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ class SuperResolution(Emulator):
 
     micro_batch = 4
     needs_coarse = True
+    margin = 0
+    #: Cells that are upsampled at a time.
+    SLAB = 2**20
 
     def __init__(
         self,
@@ -107,6 +111,7 @@ class SuperResolution(Emulator):
                 f"and {'none' if data.coarse is None else data.coarse.shape[1]}"
             )
         self._check(data.coarse, self.grid.shape)
+        _refuse_negative(data.coarse)
         rows = fitting_rows(data, max(64, 2**24 // self.grid.n_cells))
         values, params = data.values[rows].float(), data.params[rows].float()
         coarse = data.coarse[rows].float()
@@ -126,21 +131,34 @@ class SuperResolution(Emulator):
             started.append(self.draw_latent(params[i], noise, coarse[i])[:, :1])
         self.gap.fit(self._views(y, params), self._views(torch.cat(started), params), params)
 
-    def _check(self, coarse: Tensor | None, shape: Sequence[int]) -> Tensor:
+    @property
+    def network(self) -> UNet:
+        return self.generator
+
+    def worked(self, shape: Sequence[int]) -> tuple[int, ...]:
         if any(n % math.lcm(self.factor, self.generator.factor) for n in shape):
             raise InputError(
                 f"sides must divide by {math.lcm(self.factor, self.generator.factor)} cells, got "
                 f"{tuple(shape)}"
             )
-        cells = tuple(n // self.factor for n in shape)
-        coarse = check_coarse(coarse, 1, cells, 1, "density 1 + delta of a low-resolution run")
-        if not bool((coarse >= 0).all()):
-            raise InputError("coarse must be a density 1 + delta, which is never negative; add 1 to delta")
-        return coarse
+        return tuple(shape)
+
+    def _check(self, coarse: C | None, shape: Sequence[int]) -> C:
+        cells = tuple(n // self.factor for n in self.worked(shape))
+        return check_coarse(coarse, 1, cells, 1, "density 1 + delta of a low-resolution run")
 
     def upsampled(self, coarse: Tensor, params: Tensor) -> Tensor:
         """u: coarse densities ``(B, 1, *coarse_shape)`` in y on the fine grid, ``(B, 1, *shape)``."""
-        return self.to_working(linear_upsample(coarse.float(), self.factor, "circular"), params)
+        n, f = coarse.shape[2], self.factor
+        layers = max(1, self.SLAB * n // (coarse.numel() * f**self.grid.dim))
+        if layers >= n:
+            return self.to_working(linear_upsample(coarse.float(), f, "circular"), params)
+        parts = []
+        for start in range(0, n, layers):  # a large box in slabs, each with a layer of its neighbours
+            index = torch.arange(start - 1, min(start + layers, n) + 1, device=coarse.device) % n
+            fine = linear_upsample(coarse.index_select(2, index).float(), f, "circular")[:, :, f:-f]
+            parts.append(self.to_working(fine, params))
+        return torch.cat(parts, 2)
 
     def to_working(self, values: Tensor, params: Tensor) -> Tensor:
         return self.marginal.inverse(self.transform(values), params)
@@ -166,10 +184,28 @@ class SuperResolution(Emulator):
     ) -> Tensor:
         """x, u and the noise of each resolution, ``(B, 2 + levels, *shape)``."""
         cells = self.grid.shape if shape is None else tuple(shape)
-        noise = normal(generators, (1 + self.n_noise, *cells)).to(params)
-        u = self.upsampled(coarse, params)
-        x = self._floored(self.missing(u, noise[:, :1], params), params)
-        return torch.cat([x, u, noise[:, 1:]], 1)
+        return torch.stack(list(self.inputs(params, generators, coarse, cells)), 1)
+
+    def inputs(
+        self,
+        params: Tensor,
+        generators: Sequence[torch.Generator],
+        coarse: Channels | None,
+        shape: Sequence[int],
+    ) -> Iterator[Tensor]:
+        """x, u and the noise of each resolution, one after the other."""
+        density = self._check(coarse, shape)[:, 0].unsqueeze(1).to(params)
+        _refuse_negative(density)
+        noise = white_channels(generators, 1 + self.n_noise, shape)
+        # u is made twice: a large box has no room for it and x.
+        known = self.missing.known(self.upsampled(density, params), params)
+        x = self.missing.completed(*known, next(noise).to(params).unsqueeze(1), params)
+        del known
+        yield self._floored(x, params)[:, 0]
+        del x
+        yield self.upsampled(density, params)[:, 0]
+        for channel in noise:
+            yield channel.to(params)
 
     def decode(self, latent: Tensor, params: Tensor) -> Tensor:
         """y ``(B, 1, *shape)``, differentiable in weights and parameters."""
@@ -188,9 +224,11 @@ class SuperResolution(Emulator):
         Raises:
             InputError: without low-resolution densities, or with those of another shape.
         """
-        coarse = self._check(coarse, self.grid.shape if shape is None else tuple(shape)).to(params)
-        y = self.decode(self.draw_latent(params, generators, coarse, shape), params)
-        return self.to_physical(y, params)
+        coarse = self._check(coarse, self.grid.shape if shape is None else tuple(shape))
+        return self.finish(self.draw_latent(params, generators, coarse, shape), params)
+
+    def finish(self, inputs: Tensor, params: Tensor) -> Tensor:
+        return self.to_physical(self.decode(inputs, params), params)
 
     def make_critic(self) -> nn.Module:
         """A fresh critic of pairs of y and u."""
@@ -229,6 +267,11 @@ class PairCritic(nn.Module):
         views = [y, u, *(torch.tanh(density / 10) for density in densities)]
         extra = None if spectra is None else spectra.spectra(y, densities[0])
         return self.critic(torch.cat(views, 1), emulator.space.normalise(params), extra)
+
+
+def _refuse_negative(density: Tensor) -> None:
+    if not bool((density >= 0).all()):
+        raise InputError("coarse must be a density 1 + delta, which is never negative; add 1 to delta")
 
 
 def _prolonged(quantiles: Tensor, scores: Tensor, empty: float, n_cells: int, over: float = 0.5) -> Tensor:

@@ -19,12 +19,16 @@ BLOCK = 2**22
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What a file is to hold: values of ``shape``, ``n_params`` numbers a row, attributes, columns."""
+    """What a file is to hold: values of ``shape``, ``n_params`` numbers a row, attributes, columns.
+
+    ``chunks``: of the values where the format has any, else whole rows.
+    """
 
     shape: tuple[int, ...]
     n_params: int
     told: dict[str, Any]
     columns: dict[str, np.ndarray]
+    chunks: tuple[int, ...] | None = None
 
 
 class Writer(Protocol):

@@ -77,15 +77,7 @@ def write_fields(
     Raises:
         InputError: for an unknown format, an existing file, or another number of fields than ``n``.
     """
-    suffix = file_format(path)
-    told = {
-        **attributes,
-        "grid": grid.to_dict(),
-        "parameter_names": list(space.names),
-        "parameter_low": list(space.low),
-        "parameter_high": list(space.high),
-        "parameter_units": list(space.units),
-    }
+    suffix, told = file_format(path), described(attributes, grid, space)
     extra = {"simulation": simulation, "region": region}
     columns = {name: column for name, column in extra.items() if column is not None}
     for name, column in columns.items():
@@ -93,6 +85,18 @@ def write_fields(
             raise InputError(f"{name} must have one entry for each of {n} fields, got {len(column)}")
     with replacing(path, overwrite=overwrite) as staged:
         _write(suffix, staged, iter(parts), n, grid, told, columns)
+
+
+def described(attributes: Mapping[str, Any], grid: Grid, space: ParameterSpace) -> dict[str, Any]:
+    """All that a file tells of its fields."""
+    return {
+        **attributes,
+        "grid": grid.to_dict(),
+        "parameter_names": list(space.names),
+        "parameter_low": list(space.low),
+        "parameter_high": list(space.high),
+        "parameter_units": list(space.units),
+    }
 
 
 def _write(

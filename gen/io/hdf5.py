@@ -23,8 +23,8 @@ class Hdf5Writer:
     def __init__(self, path: Path, content: Content) -> None:
         self.file = h5py.File(path, "w", libver="v110")
         shape = content.shape
-        rows = rows_within(CHUNK, shape)
-        self.values = self.file.create_dataset("values", shape, "f4", chunks=(rows, *shape[1:]))
+        chunks = content.chunks or (rows_within(CHUNK, shape), *shape[1:])
+        self.values = self.file.create_dataset("values", shape, "f4", chunks=chunks)
         self.params = self.file.create_dataset("params", (shape[0], content.n_params), "f8")
         for name, column in content.columns.items():
             text = column.dtype.kind in "OU"
@@ -79,6 +79,14 @@ def hdf5_rows(path: Path, start: int, stop: int) -> np.ndarray:
         values = file["values"]
         assert isinstance(values, h5py.Dataset)
         return np.asarray(values[start:stop])
+
+
+def hdf5_channel(path: Path, row: int, channel: int) -> np.ndarray:
+    """One channel of one field of a file."""
+    with h5py.File(path, "r") as file:
+        values = file["values"]
+        assert isinstance(values, h5py.Dataset)
+        return np.asarray(values[row, channel])
 
 
 def _plain(value: Any) -> Any:

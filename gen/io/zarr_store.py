@@ -21,9 +21,9 @@ class ZarrWriter:
     def __init__(self, path: Path, content: Content) -> None:
         self.group = zarr.create_group(path, zarr_format=2, attributes=content.told)
         shape = content.shape
-        rows = rows_within(BLOCK, shape)
+        chunks = content.chunks or (rows_within(BLOCK, shape), *shape[1:])
         axes = AXES[len(AXES) - (len(shape) - 2) :]
-        self.values = self._array("values", shape, "f4", (rows, *shape[1:]), ("sample", "channel", *axes))
+        self.values = self._array("values", shape, "f4", chunks, ("sample", "channel", *axes))
         self.params = np.zeros((shape[0], content.n_params))
         self.content = content
         self.row = 0
@@ -104,3 +104,10 @@ def zarr_rows(path: Path, start: int, stop: int) -> np.ndarray:
     values = zarr.open_group(path, mode="r")["values"]
     assert isinstance(values, zarr.Array)
     return np.asarray(values[start:stop])
+
+
+def zarr_channel(path: Path, row: int, channel: int) -> np.ndarray:
+    """One channel of one field of a group."""
+    values = zarr.open_group(path, mode="r")["values"]
+    assert isinstance(values, zarr.Array)
+    return np.asarray(values[row, channel])
