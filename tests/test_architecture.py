@@ -33,7 +33,8 @@ MAY_IMPORT = {
     "gen.io": CORE,
     "gen.nets": CORE,
     # Closed forms of gravity, which residuals start from: growth rates, and particles on a mesh.
-    "gen.emulators": CORE | {"gen.nets", "gen.simulate.growth", "gen.simulate.mass_assignment"},
+    "gen.emulators": CORE
+    | {"gen.nets", "gen.simulate.growth", "gen.simulate.mass_assignment", "gen.simulate.neutrinos"},
     # The record that simulations are handed on in is data's; nothing else of data is.
     "gen.simulate": CORE | READING | {"gen.data.base", "gen.processes"},
     "gen.data": CORE | READING | {"gen.simulate", "gen.io"},

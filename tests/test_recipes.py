@@ -18,8 +18,7 @@ from gen.emulators.base import Emulator
 from gen.emulators.copula import Copula
 from gen.fields import Grid, ParameterSpace
 from gen.simulate.nbody_pairs import Layout
-from gen.simulate.recipe import read_recipe
-from gen.simulate.sources import Lognormal, NBody
+from gen.simulate.recipe import MapSource, read_recipe
 from gen.training.base import TrainingRecipe, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,23 +50,31 @@ def stand_in(grid: Grid, space: ParameterSpace, n_cosmologies: int = 8, n_maps: 
 
 
 def boxes(grid: Grid, space: ParameterSpace, layout: Layout) -> SimulationSet:
-    """Stand-ins of 3D simulations: positive densities, or displacements and velocities, and coarse ones."""
+    """Stand-ins of simulated boxes: densities, counts, displacements and velocities, and coarse ones."""
 
-    def fill(grid: Grid, channels: int, seed: int) -> torch.Tensor:
+    def fill(grid: Grid, channels: int, seed: int, unit: str) -> torch.Tensor:
         fields = stand_in(grid, space).values
-        if layout.unit == "1":
-            return fields - fields.amin((1, 2, 3, 4), keepdim=True) + 0.1
+        if unit == "1":
+            return fields - fields.amin(tuple(range(1, fields.ndim)), keepdim=True) + 0.1
         mixing = torch.randn(channels, generator=torch.Generator().manual_seed(seed))
         return torch.einsum("nbxyz,c->ncxyz", fields, 100 * mixing)
 
     vectors = {"vector_channels": layout.vector_channels, "unit": layout.unit}
-    data = replace(stand_in(grid, space), values=fill(grid, layout.channels, 0), **vectors)
+    counted = layout.unit == "galaxies"
+    values = fill(grid, layout.channels, 0, "1" if counted else layout.unit)
+    data = replace(stand_in(grid, space), values=values, **vectors)
     if not layout.coarse_channels:
         return data
     coarse_grid = Grid(layout.coarse_shape, grid.box_size, grid.unit, grid.periodic)
+    if counted:  # galaxies where the matter is
+        coarse, data = values, replace(data, values=(10 * values).round())
+    elif layout.unit == "Mpc/h":  # one displacement and others of the same particles
+        coarse = values.repeat(1, layout.coarse_channels // layout.channels, 1, 1, 1)
+    else:
+        coarse = fill(coarse_grid, layout.coarse_channels, 1, layout.unit)
     return replace(
         data,
-        coarse=fill(coarse_grid, layout.coarse_channels, 1),
+        coarse=coarse,
         coarse_grid=coarse_grid,
         coarse_vector_channels=layout.coarse_vector_channels,
     )
@@ -79,7 +86,7 @@ def quick_data(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def simulated(source: Simulated) -> SimulationSet:
         recipe = source.recipe
-        if isinstance(recipe.source, NBody | Lognormal):
+        if isinstance(recipe.source, MapSource):
             return stand_in(recipe.grid, recipe.space)
         return boxes(recipe.grid, recipe.space, recipe.source.layout(recipe.grid))
 
@@ -156,9 +163,9 @@ def test_recipes_make_emulators_of_their_grid() -> None:
         recipe = load_recipe(TrainingRecipe, path).value
         source = recipe.data.source
         grid = Grid((32, 32), 1.75, "deg", periodic=False)
-        if isinstance(source, Simulated) and source.recipe.grid.dim == 3:
-            grid = source.recipe.grid
         space = ParameterSpace(("Omega_m", "sigma_8"), (0.1, 0.6), (0.5, 1.0))
+        if isinstance(source, Simulated) and not isinstance(source.recipe.source, MapSource):
+            grid, space = source.recipe.grid, source.recipe.space
         emulator = recipe.emulator(grid, space)
         assert isinstance(emulator, Emulator)
         assert emulator.grid == grid

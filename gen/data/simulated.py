@@ -9,7 +9,9 @@ from tempfile import TemporaryDirectory
 
 from gen.data.base import SimulationSet, Source
 from gen.errors import InputError
-from gen.simulate.nbody_pairs import Displacement
+from gen.simulate.field_pairs import SuperResolutionSlab
+from gen.simulate.galaxies import Galaxies
+from gen.simulate.nbody_pairs import Density, SuperResolution
 from gen.simulate.recipe import SimulationRecipe, Training, read_recipe
 from gen.simulate.run import SPLITS, default_cache, is_simulated, load_simulations, simulate
 from gen.simulate.sources import Lognormal, NBody
@@ -46,7 +48,7 @@ class Simulated(Source):
         simulate(self.recipe, self.cache, self.processes, splits=self.splits)
 
     def rehearse(self) -> SimulationSet:
-        """The simulations if they are all there, else a few lognormal maps or 2LPT boxes on their grid."""
+        """The simulations if they are all there, else a few lognormal maps or quick boxes on their grid."""
         folder = (default_cache() if self.cache is None else self.cache) / self.recipe.folder
         if all(is_simulated(folder, self.recipe, split) for split in self.splits):
             return self.load()
@@ -60,12 +62,14 @@ class Simulated(Source):
 
 
 def _stand_in(recipe: SimulationRecipe) -> SimulationRecipe:
-    """A few simulations of the same kind that take seconds: lognormal maps, or boxes by 2LPT."""
+    """A few simulations of the same kind that take seconds: lognormal maps, boxes by 2LPT or two steps."""
     source, training = recipe.source, Training(8, 4, 1, 4)
     if isinstance(source, NBody | Lognormal):
         source, training = Lognormal(), Training(8, 2, 8, 4)
-    elif isinstance(source, Displacement):
-        source = replace(source, steps=0)
-    else:
+    elif isinstance(source, Galaxies):  # second order makes no halos
+        source, training = replace(source, steps=2), Training(4, 2, 1, 4)
+    elif isinstance(source, Density | SuperResolution | SuperResolutionSlab):
         source = replace(source, steps=0, oversampling=1)
+    else:
+        source = replace(source, steps=0)
     return replace(recipe, source=source, training=training, test=())

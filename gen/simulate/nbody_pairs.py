@@ -7,6 +7,7 @@ coarse field that it is to be made from.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,16 +75,16 @@ class Displacement:
     mesh_factor: int = 2
 
     def check(self, grid: Grid) -> None:
-        _check(grid, self.steps, self.mesh_factor)
+        check_box(grid, self.steps, self.mesh_factor)
 
     def layout(self, grid: Grid) -> Layout:
         return Layout(MOTION_UNIT, 6, VECTORS, 3, grid.shape, VECTORS[:1])
 
     def fields(self, cosmo: Cosmology, z: float, grid: Grid, seed: int, device: str = "cpu") -> Pair:
-        run = _Run(cosmo, z, grid, seed, device, self.steps, self.mesh_factor)
+        run = Run(cosmo, z, grid, seed, device, self.steps, self.mesh_factor)
         modes = run.modes(grid.shape[0])
         first = zeldovich(modes, grid.box_size[0], run.growth, run.a)
-        return Pair(_joined(run.evolved(modes)), first.displacement.cpu())
+        return Pair(joined(run.evolved(modes)), first.displacement.cpu())
 
 
 @dataclass(frozen=True)
@@ -100,14 +101,14 @@ class Density:
     oversampling: int = 1
 
     def check(self, grid: Grid) -> None:
-        _check(grid, self.steps, self.mesh_factor, self.oversampling)
+        check_box(grid, self.steps, self.mesh_factor, self.oversampling)
 
     def layout(self, grid: Grid) -> Layout:
         del grid
         return Layout()
 
     def fields(self, cosmo: Cosmology, z: float, grid: Grid, seed: int, device: str = "cpu") -> Pair:
-        run = _Run(cosmo, z, grid, seed, device, self.steps, self.mesh_factor)
+        run = Run(cosmo, z, grid, seed, device, self.steps, self.mesh_factor)
         n = grid.shape[0]
         return Pair(run.density(n * self.oversampling, n), None)
 
@@ -139,7 +140,7 @@ class SuperResolution:
                 f"displacements have one particle in a cell, so oversampling must be 1, got "
                 f"{self.oversampling}"
             )
-        _check(grid, self.steps, self.mesh_factor, self.oversampling)
+        check_box(grid, self.steps, self.mesh_factor, self.oversampling)
         if grid.shape[0] % 4 or grid.shape[0] < 8:
             raise InputError(
                 f"the grid of a super-resolution set needs 8 cells or more a side, a multiple of 4, got "
@@ -153,14 +154,14 @@ class SuperResolution:
         return Layout(MOTION_UNIT, 6, VECTORS, 6, half, VECTORS)
 
     def fields(self, cosmo: Cosmology, z: float, grid: Grid, seed: int, device: str = "cpu") -> Pair:
-        run = _Run(cosmo, z, grid, seed, device, self.steps, self.mesh_factor)
+        run = Run(cosmo, z, grid, seed, device, self.steps, self.mesh_factor)
         fine, coarse = grid.shape[0], grid.shape[0] // 2
         if self.field == "density":
             return Pair(*(run.density(n * self.oversampling, n) for n in (fine, coarse)))
-        return Pair(*(_joined(run.evolved(run.modes(n))) for n in (fine, coarse)))
+        return Pair(*(joined(run.evolved(run.modes(n))) for n in (fine, coarse)))
 
 
-class _Run:
+class Run:
     """One universe at one redshift, at whatever resolution."""
 
     def __init__(
@@ -180,20 +181,23 @@ class _Run:
         return at_cell_centres(linear_modes(noise, self.box_size, power))
 
     def evolved(self, modes: Tensor) -> Motion:
+        return self.snapshots(modes, [self.a])[0]
+
+    def snapshots(self, modes: Tensor, scale_factors: Sequence[float]) -> list[Motion]:
+        """Motion at each of the rising scale factors, which are ends of steps beside the even ones."""
         if not self.steps:
-            return second_order(modes, self.box_size, self.growth, self.a)
+            return [second_order(modes, self.box_size, self.growth, a) for a in scale_factors]
         n = modes.shape[1]
         height = sharpening_height(self.box_size / n) * self.cosmo.sigma_8**2
         solver = ParticleMesh(
             n,
             self.box_size,
             self.cosmo.Omega_m,
-            even_steps(self.steps, end=self.a),
+            tuple(sorted({*even_steps(self.steps, end=scale_factors[-1]), *scale_factors})),
             mesh_factor=self.mesh_factor,
             sharpening=(height, SHARPENING[1]),
         )
-        (last,) = solver.run(modes, [solver.steps[-1]])
-        return motion(solver, last)
+        return [motion(solver, snapshot) for snapshot in solver.run(modes, scale_factors)]
 
     def density(self, particles: int, mesh: int) -> Tensor:
         moved = self.evolved(self.modes(particles)).displacement
@@ -205,11 +209,17 @@ def sharpening_height(spacing: float) -> float:
     return float(np.interp(math.log(spacing), np.log(list(HEIGHTS)), list(HEIGHTS.values())))
 
 
-def _joined(moved: Motion) -> Tensor:
+def joined(moved: Motion) -> Tensor:
+    """Displacement and velocity as channels of one field, on the CPU."""
     return torch.cat([moved.displacement, moved.velocity], 1).cpu()
 
 
-def _check(grid: Grid, steps: int, mesh_factor: int, oversampling: int = 1) -> None:
+def check_box(grid: Grid, steps: int, mesh_factor: int, oversampling: int = 1) -> None:
+    """Refuse what no particle mesh can be run on.
+
+    Raises:
+        InputError: for a grid that is no periodic cube in Mpc/h, and for numbers out of range.
+    """
     cube = grid.dim == 3 and len(set(grid.shape)) == len(set(grid.box_size)) == 1
     if not cube or not grid.periodic or grid.unit != "Mpc/h" or grid.shape[0] % 2 or grid.shape[0] < 4:
         raise InputError(

@@ -4,36 +4,47 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from scipy.stats import qmc
 
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
+from gen.simulate.field_pairs import Initial, Intermediate, NeutrinoLike, SuperResolutionSlab
+from gen.simulate.galaxies import Galaxies
 from gen.simulate.nbody_pairs import Density, Displacement, SuperResolution
 from gen.simulate.sources import Lognormal, NBody
+from gen.simulate.strict import mapping, only, outside, record
 from gen.simulate.theory import Cosmology
 
 CODE_VERSION = 3
 """Raise it when the same recipe gives other fields."""
 
 PARAMETERS = ("Omega_m", "sigma_8")
-REDSHIFT = "z"
-HIGHEST_REDSHIFT = 4.0
+REDSHIFT, MASS = "z", "m_nu"
+HIGHEST_REDSHIFT, HIGHEST_MASS = 4.0, 2.0
 SOURCES = {
     "nbody": NBody,
     "lognormal": Lognormal,
     "displacement": Displacement,
     "density": Density,
     "super_resolution": SuperResolution,
+    "super_resolution_slab": SuperResolutionSlab,
+    "initial": Initial,
+    "intermediate": Intermediate,
+    "neutrino_like": NeutrinoLike,
+    "galaxies": Galaxies,
 }
 """Keys of a recipe and what they make: maps of the sky, or boxes at one redshift."""
+MapSource = NBody | Lognormal
+BoxSource = (
+    Displacement | Density | SuperResolution | SuperResolutionSlab | Initial | Intermediate | NeutrinoLike
+    | Galaxies
+)  # fmt: skip
 REGIONS = ("interior", "edge", "extrapolation")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class Training:
 class Test:
     """A held-out cosmology: its region, parameters, independent simulations, and fields of each.
 
-    The redshift ``z`` may be given where it is one of the space's parameters.
+    The redshift ``z`` and the summed neutrino mass ``m_nu`` [eV] may be given where the space has them.
     """
 
     region: str
@@ -64,6 +75,7 @@ class Test:
     boxes: int
     maps: int = 1
     z: float = 0.0
+    m_nu: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,10 @@ class Simulation:
     def redshift(self) -> float:
         return self.params[2] if len(self.params) > 2 else 0.0
 
+    @property
+    def m_nu(self) -> float:
+        return self.params[3] if len(self.params) > 3 else 0.0
+
 
 @dataclass(frozen=True)
 class SimulationRecipe:
@@ -94,7 +110,7 @@ class SimulationRecipe:
     seed: int
     grid: Grid
     space: ParameterSpace
-    source: NBody | Lognormal | Displacement | Density | SuperResolution
+    source: MapSource | BoxSource
     training: Training | None
     test: tuple[Test, ...]
 
@@ -116,14 +132,14 @@ class SimulationRecipe:
                     add(params, "validation" if held else "train", "interior", c, t.maps)
         for c, test in enumerate(self.test, count):
             for _ in range(test.boxes):
-                params = (test.Omega_m, test.sigma_8, test.z)[: len(self.space)]
+                params = (test.Omega_m, test.sigma_8, test.z, test.m_nu)[: len(self.space)]
                 add(params, "test", test.region, c, test.maps)
         return out
 
     def to_dict(self) -> dict[str, Any]:
         """The content, JSON-able, with the source under its own key."""
         (key,) = (key for key, kind in SOURCES.items() if type(self.source) is kind)
-        absent = () if REDSHIFT in self.space.names else (REDSHIFT,)
+        absent = {REDSHIFT, MASS} - set(self.space.names)
         return {
             "name": self.name,
             "seed": self.seed,
@@ -174,13 +190,13 @@ def read_recipe(path: str | Path) -> SimulationRecipe:
 
 def parse_recipe(content: Any, where: str = "recipe") -> SimulationRecipe:
     """A recipe from a mapping, as ``read_recipe`` finds it in a file or ``to_dict`` gives it."""
-    top = _mapping(content, where)
+    top = mapping(content, where)
     known = {"name", "seed", "grid", "space", *SOURCES, "training", "test"}
-    _only(top, known, {"name", "seed", "grid", "space"}, where)
+    only(top, known, {"name", "seed", "grid", "space"}, where)
     sources = [key for key in SOURCES if key in top]
     if len(sources) != 1:
         raise InputError(f"{where} needs exactly one of {', '.join(SOURCES)}, got {sources or 'none'}")
-    source = _record(SOURCES[sources[0]], top[sources[0]] or {}, f"{where}: {sources[0]}")
+    source = record(SOURCES[sources[0]], top[sources[0]] or {}, f"{where}: {sources[0]}")
     training = top.get("training")
     tests = top.get("test") or []
     if not isinstance(tests, list):
@@ -193,11 +209,11 @@ def parse_recipe(content: Any, where: str = "recipe") -> SimulationRecipe:
     recipe = SimulationRecipe(
         name=name,
         seed=seed,
-        grid=_outside(Grid, top["grid"], {"shape", "box_size", "unit", "periodic"}, f"{where}: grid"),
-        space=_outside(ParameterSpace, top["space"], {"names", "low", "high"}, f"{where}: space", {"units"}),
+        grid=outside(Grid, top["grid"], {"shape", "box_size", "unit", "periodic"}, f"{where}: grid"),
+        space=outside(ParameterSpace, top["space"], {"names", "low", "high"}, f"{where}: space", {"units"}),
         source=source,
-        training=None if training is None else _record(Training, training, f"{where}: training"),
-        test=tuple(_record(Test, t, f"{where}: test {i}") for i, t in enumerate(tests)),
+        training=None if training is None else record(Training, training, f"{where}: training"),
+        test=tuple(record(Test, t, f"{where}: test {i}") for i, t in enumerate(tests)),
     )
     _check(recipe, where)
     return recipe
@@ -221,65 +237,40 @@ def _check(recipe: SimulationRecipe, where: str) -> None:
 
 def _check_source(recipe: SimulationRecipe, where: str) -> None:
     """That space, grid and redshifts are such that the source can make them."""
-    names, box = recipe.space.names, not isinstance(recipe.source, NBody | Lognormal)
-    if names != PARAMETERS and not (box and names == (*PARAMETERS, REDSHIFT)):
-        more = f", and {REDSHIFT} if wanted" if box else ""
-        raise InputError(f"{where}: the space must be {list(PARAMETERS)}{more}, got {list(names)}")
-    if REDSHIFT not in names and any(test.z for test in recipe.test):
-        raise InputError(f"{where}: a test gives z, but the space has no parameter z; add it there")
-    if isinstance(recipe.source, NBody | Lognormal):
+    names, source = recipe.space.names, recipe.source
+    needed = PARAMETERS
+    if isinstance(source, Intermediate | NeutrinoLike):
+        needed += (REDSHIFT,) if isinstance(source, Intermediate) else (REDSHIFT, MASS)
+    more = needed == PARAMETERS and not isinstance(source, MapSource)
+    if names != needed and not (more and names == (*PARAMETERS, REDSHIFT)):
+        wanted = f", and {REDSHIFT} if wanted" if more else ""
+        raise InputError(f"{where}: the space must be {list(needed)}{wanted}, got {list(names)}")
+    for name in {REDSHIFT, MASS} - set(names):
+        if any(getattr(test, name) for test in recipe.test):
+            raise InputError(f"{where}: a test gives {name}, but the space has no parameter {name}; add it")
+    if isinstance(source, MapSource):
         return
     try:
-        recipe.source.check(recipe.grid)
+        source.check(recipe.grid)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    asked = [test.z for test in recipe.test]
-    asked += [recipe.space.low[2], recipe.space.high[2]] if REDSHIFT in names else []
-    if not all(0 <= z <= HIGHEST_REDSHIFT for z in asked):
-        raise InputError(
-            f"{where}: redshifts must lie in 0 to {HIGHEST_REDSHIFT:g}, got {min(asked)} to {max(asked)}"
-        )
+    between = source.redshifts if isinstance(source, Intermediate) else (0.0, HIGHEST_REDSHIFT)
+    _check_range(recipe, where, REDSHIFT, "redshifts", between)
+    _check_range(recipe, where, MASS, "masses [eV]", (0.0, HIGHEST_MASS))
     if any(part.maps != 1 for part in (recipe.training, *recipe.test) if part is not None):
         raise InputError(f"{where}: a box is one field, so maps must be 1 or left out")
 
 
-def _mapping(content: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(content, Mapping):
-        raise InputError(f"{where} must be a mapping of keys to values, got {type(content).__name__}")
-    return content
-
-
-def _only(content: Mapping[str, Any], known: set[str], needed: set[str], where: str) -> None:
-    unknown, missing = sorted(set(content) - known, key=str), sorted(needed - set(content))
-    if unknown:
-        raise InputError(f"{where} has the unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
-    if missing:
-        raise InputError(f"{where} lacks {', '.join(missing)}")
-
-
-def _record(kind: type[T], content: Any, where: str) -> T:
-    """A flat frozen dataclass from a mapping, types checked; whole numbers stand for floats."""
-    content = _mapping(content, where)
-    slots = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
-    _only(content, set(slots), {n for n, f in slots.items() if f.default is MISSING}, where)
-    types = {"int": int, "float": (int, float), "str": str}
-    values = {}
-    for name, value in content.items():
-        want = str(slots[name].type)
-        if not isinstance(value, types[want]) or isinstance(value, bool):
-            raise InputError(f"{where}: {name} must be {want}, got {value!r}")
-        values[name] = float(value) if want == "float" else value
-    return kind(**values)
-
-
-def _outside(
-    kind: type[T], content: Any, needed: set[str], where: str, optional: set[str] | None = None
-) -> T:
-    content = _mapping(content, where)
-    _only(content, needed | (optional or set()), needed, where)
-    try:
-        return kind(**content)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where} has a value of the wrong type: {error}") from error
+def _check_range(
+    recipe: SimulationRecipe, where: str, name: str, what: str, ends: tuple[float, float]
+) -> None:
+    """That a parameter's range and its values at the tests lie between two numbers."""
+    asked = [getattr(test, name) for test in recipe.test]
+    if name not in recipe.space.names:
+        return
+    i = recipe.space.names.index(name)
+    asked += [recipe.space.low[i], recipe.space.high[i]]
+    if not all(ends[0] <= x <= ends[1] for x in asked):
+        raise InputError(
+            f"{where}: {what} must lie in {ends[0]:g} to {ends[1]:g}, got {min(asked)} to {max(asked)}"
+        )

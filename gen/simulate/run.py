@@ -19,6 +19,7 @@ from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.processes import processes
 from gen.simulate.columns import gather
+from gen.simulate.field_pairs import NeutrinoLike
 from gen.simulate.nbody_pairs import Layout, Pair
 from gen.simulate.recipe import CODE_VERSION, Simulation, SimulationRecipe
 from gen.simulate.sources import Lognormal, NBody
@@ -126,7 +127,8 @@ def _made(recipe: SimulationRecipe, sim: Simulation, device: str) -> Pair:
     source, cosmo = recipe.source, sim.cosmo()
     if isinstance(source, NBody | Lognormal):
         return Pair(source.maps(cosmo, recipe.grid, sim.seed, sim.n_maps, device), None)
-    return source.fields(cosmo, sim.redshift, recipe.grid, sim.seed, device)
+    more = {"m_nu": sim.m_nu} if isinstance(source, NeutrinoLike) else {}
+    return source.fields(cosmo, sim.redshift, recipe.grid, sim.seed, device, **more)
 
 
 def _layout(recipe: SimulationRecipe) -> Layout:

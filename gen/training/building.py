@@ -12,8 +12,10 @@ import torch
 from gen.data.base import SimulationSet
 from gen.data.module import FieldData
 from gen.emulators.base import Emulator
+from gen.emulators.counts import GalaxyCounts
 from gen.errors import InputError
 from gen.training.adversarial import AdversarialTraining
+from gen.training.counting import CountValidation
 from gen.training.fidelity import RegressionLoss
 from gen.training.paired_validation import PairedValidation
 from gen.training.regression import RegressionTraining
@@ -51,6 +53,8 @@ def build(
 
 def validation_for(module: Training, reference: SimulationSet, n: int) -> Validation | PairedValidation:
     """Field by field where a field is determined, in law where it is drawn."""
+    if isinstance(module.average, GalaxyCounts):
+        return CountValidation(reference, n, module.average)
     if isinstance(module, RegressionTraining):
         return PairedValidation(reference, n, module.field_to_field)
     return Validation(reference, n)

@@ -1,0 +1,182 @@
+"""Deterministic map from displacement fields to another: a closed form and what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+
+from gen.emulators.base import Emulator
+from gen.emulators.closed_forms import ClosedForm, Guess, Universe, from_config
+from gen.emulators.conditioning import check_coarse, fitting_rows
+from gen.emulators.perturbation import GrowthTable
+from gen.errors import InputError
+from gen.fields import Grid, ParameterSpace
+from gen.nets.layers import to_channels
+from gen.nets.unet import UNet
+
+if TYPE_CHECKING:
+    from gen.data.base import SimulationSet
+
+
+class FieldMap(Emulator):
+    r"""A displacement field [Mpc/h] of every particle, given others of the same particles.
+
+    ``psi = closed form + weight U(inputs; theta)``, where the closed form, its weight and the inputs of the
+    U-Net are those of ``gen.emulators.closed_forms`` and U is zero at the start, styled by the parameters.
+    One family for several maps: back to the initial conditions (``SecondOrderInverse``), to a snapshot
+    between two others (``Hermite``), to a universe with massive neutrinos (``NeutrinoFilter``).
+
+    Translations by ``network.factor`` cells along any axis commute with it exactly, as uniform
+    displacements of all particles do.
+
+    Args:
+        closed_form: what it starts from.
+        widths: channels of the U-Net, finest resolution first.
+
+    Raises:
+        InputError: for a grid that is no periodic box, or parameters that the closed form lacks.
+    """
+
+    micro_batch = 4
+    needs_coarse = True
+    input_scale: Tensor
+    output_scale: Tensor
+    residual_scale: Tensor
+
+    def __init__(
+        self,
+        grid: Grid,
+        space: ParameterSpace,
+        closed_form: ClosedForm,
+        field: str = "displacement",
+        unit: str = "Mpc/h",
+        widths: Sequence[int] = (16, 32, 64),
+    ) -> None:
+        super().__init__(grid, space, field, unit)
+        if not grid.periodic or grid.unit != "Mpc/h":
+            raise InputError(
+                f"a map of displacements needs a periodic box in Mpc/h, got unit {grid.unit!r}, periodic "
+                f"{grid.periodic}"
+            )
+        closed_form.check(space)
+        self.formula, self.widths = closed_form, list(widths)
+        self.n_channels = grid.dim
+        self.n_coarse = closed_form.n_vectors * grid.dim
+        n_in = sum(closed_form.groups(grid.dim))
+        self.growth = GrowthTable()
+        self.network = UNet(grid.dim, n_in, grid.dim, len(space), widths, "circular")
+        self.register_buffer("input_scale", torch.ones(n_in))
+        self.register_buffer("output_scale", torch.ones(grid.dim))
+        self.register_buffer("residual_scale", torch.ones(grid.dim))
+
+    def to_config(self) -> dict[str, Any]:
+        return {**self._base_config(), "closed_form": self.formula.to_config(), "widths": self.widths}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        config = dict(config)
+        grid, space = Grid.from_dict(config.pop("grid")), ParameterSpace.from_dict(config.pop("space"))
+        return cls(grid, space, from_config(config.pop("closed_form")), **config)
+
+    @torch.no_grad()
+    def fit(self, data: SimulationSet) -> None:
+        """Measure the scales of the network's inputs and of what the closed form lacks.
+
+        Raises:
+            InputError: for another box, other channels, or coarse fields that are not of the same particles.
+        """
+        if data.grid != self.grid:
+            raise InputError(f"the emulator is for {self.grid}, the fields of {data.name} are on {data.grid}")
+        if data.coarse is None or data.values.shape[1] != self.n_channels:
+            raise InputError(
+                f"this emulator learns from {self.n_channels} channels and, as coarse fields, the "
+                f"{self.formula.coarse}, got {data.values.shape[1]} channels and "
+                f"{'no' if data.coarse is None else data.coarse.shape[1]} coarse ones"
+            )
+        rows = fitting_rows(data, 256)
+        self._check(data.coarse[rows], self.grid.shape)
+        inputs, lacking, weights = [], [], []
+        for i in rows.split(16):
+            guess = self._guess(data.coarse[i].float(), data.params[i].float())
+            true = data.values[i].float()
+            _refuse_strangers(guess.made, true, data.simulation[i])
+            inputs.append(_mean_square(guess.inputs))
+            lacking.append(_mean_square(true - guess.made))
+            weights.append(guess.weight)
+        self.input_scale.copy_(_shared(torch.cat(inputs), self.formula.groups(self.grid.dim)))
+        self.output_scale.copy_(_shared(torch.cat(lacking), [self.n_channels]))
+        size = torch.cat(weights).square().mean().sqrt().clamp(min=1e-6)
+        self.residual_scale.copy_(self.output_scale / size)
+
+    def _check(self, coarse: Tensor | None, shape: Sequence[int]) -> Tensor:
+        coarse = check_coarse(coarse, self.n_coarse, shape, self.network.factor, self.formula.coarse)
+        side = min(n * d for n, d in zip(shape, self.grid.spacing, strict=True))
+        worst = coarse[:, : self.grid.dim].flatten(2).std(2).max().item()
+        if not worst <= 0.2 * side:
+            raise InputError(
+                f"particles are out of order or of another box: along an axis the given displacement "
+                f"scatters by {worst:.3g} Mpc/h in a box of {side:g} Mpc/h; sort the particles by their ids"
+            )
+        return coarse
+
+    def _guess(self, coarse: Tensor, params: Tensor) -> Guess:
+        columns = dict(zip(self.space.names, params.unbind(1), strict=True))
+        return self.formula(coarse, Universe(columns, self.growth, self.grid.spacing))
+
+    def closed_form(self, coarse: Tensor, params: Tensor) -> Tensor:
+        """The closed form's displacement [Mpc/h] at the parameters, ``(B, dim, *shape)``."""
+        return self._guess(coarse, params).made
+
+    def predict(self, coarse: Tensor, params: Tensor) -> Tensor:
+        """Displacement [Mpc/h] ``(B, dim, *shape)``, differentiable in all.
+
+        Args:
+            coarse: what the closed form takes, ``(B, n_vectors dim, *shape)``.
+            params: ``(B, P)``, physical units.
+        """
+        guess = self._guess(coarse, params)
+        inputs = guess.inputs / to_channels(self.input_scale[None], guess.inputs)
+        out = self.network(inputs, self.space.normalise(params)).float()
+        return guess.made + to_channels(guess.weight[:, None] * self.residual_scale, out) * out
+
+    def generate(
+        self,
+        params: Tensor,
+        generators: Sequence[torch.Generator],
+        coarse: Tensor | None = None,
+        shape: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Deterministic: the generators are not used.
+
+        Raises:
+            InputError: without the fields that it starts from, or with those of another shape.
+        """
+        del generators
+        coarse = self._check(coarse, self.grid.shape if shape is None else tuple(shape))
+        return self.predict(coarse.to(params), params)
+
+
+def _refuse_strangers(made: Tensor, true: Tensor, simulation: Tensor) -> None:
+    """Fields that have nothing to do with their coarse ones correlate by 0; pairs by 0.9 and more."""
+    x, y = (f.flatten(2) - f.flatten(2).mean(2, keepdim=True) for f in (made, true))
+    r = (x * y).sum((1, 2)) / (x.square().sum((1, 2)) * y.square().sum((1, 2))).sqrt().clamp(min=1e-30)
+    worst = int(r.argmin())
+    if not r[worst] > 0.7:
+        raise InputError(
+            f"the fields of simulation {int(simulation[worst])} do not match their coarse fields: the "
+            f"correlation with what these lead to is {r[worst]:.2f}; give pairs of the same particles"
+        )
+
+
+def _mean_square(fields: Tensor) -> Tensor:
+    """Of each channel of each row, ``(B, C)``."""
+    return fields.flatten(2).square().mean(2)
+
+
+def _shared(squares: Tensor, groups: list[int]) -> Tensor:
+    """Root mean squares ``(C,)``, one number for each group of channels."""
+    parts = squares.mean(0).split(groups)
+    return torch.cat([part.mean().sqrt().clamp(min=1e-12).expand(len(part)) for part in parts])
