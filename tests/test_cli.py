@@ -49,8 +49,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 
 VERBS = (
-    "simulate", "train", "sample", "explore", "apply", "report", "compare", "interrogate", "leaderboard", "list",
-    "doctor",
+    "simulate", "train", "sample", "explore", "apply", "report", "compare", "interrogate", "leaderboard",
+    "list", "doctor",
 )  # fmt: skip
 
 
