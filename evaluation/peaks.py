@@ -76,7 +76,8 @@ class Peaks:
             if len(found) < 10 * n_bins:
                 raise InputError(
                     f"the reference has only {len(found)} {'peaks' if sign > 0 else 'minima'}; {n_bins} bins "
-                    f"need at least {10 * n_bins}: give more maps or fewer bins"
+                    f"need at least {10 * n_bins}: give more maps or fewer bins, or, for counts, thresholds "
+                    "without peaks such as recipes/reports/counts.yaml"
                 )
             edges.append(np.quantile(found, share))
         return cls(grid, edges[0], edges[1], float(pixels.mean()), float(pixels.std()))

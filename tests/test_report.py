@@ -440,3 +440,22 @@ def test_the_thorough_report_measures_all_there_is(tmp_path, dim, n):
             assert sets["louder"]["excess"] < 4, f"{name} does not depend on the amplitude"
     differs = {x["samples"]: x["state"] == "differs" for x in found["together"]}
     assert differs == {"same": False, "louder": True}
+
+
+def test_sparse_counts_are_judged_by_their_own_thresholds(tmp_path):
+    """No strict extrema and few distinct values: the standard statistics say what to do, these do it."""
+
+    def counts(seed: int, per_box: int = 1):
+        rate = 0.05 * torch.exp(40 * (field := file_of(grid, [INTERIOR], 48, seed, per_box=per_box)).values)
+        return with_changes(field, values=torch.poisson(rate, torch.Generator().manual_seed(seed)))
+
+    grid = grid_of(16, 3, periodic=True)
+    real, made = counts(1, 4), {"galaxies": counts(2)}
+    with pytest.raises(InputError, match=r"counts\.yaml"):
+        report(made, real, thresholds(statistics=("power", "peaks")), tmp_path, provenance={})
+    own = load_thresholds("recipes/reports/counts.yaml")
+    coarse = replace(own, measurement=thresholds().measurement)
+    document = report(made, real, coarse, tmp_path, provenance={})
+    found = row(document, "galaxies")["excess"]
+    assert set(own.excess) <= set(found) and all(math.isfinite(e["mean"]) for e in found.values())
+    assert {w["state"] for w in document["words"]} == {"consistent"}
