@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +37,20 @@ class Motion:
 
 
 @dataclass(frozen=True, eq=False)
+class Pairing:
+    """What is known of fields that were made for given initial conditions, beside the fields.
+
+    Args:
+        motions: vectors that belong to them.
+        twins: of sets that are random given those conditions, other realisations ``(N, 1, *shape)`` of
+            the same rows.
+    """
+
+    motions: Sequence[Motion] = ()
+    twins: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
 class Error:
     """The mean distance of made vectors from the true ones over all cells, and over boxes.
 
@@ -57,7 +71,9 @@ class PairedErrors:
     """One set of samples in one region: errors of its vectors, and by wavenumber ``k (n_bins,)``.
 
     ``transfer`` T = sqrt(P_made / P_true) and ``stochasticity`` 1 - r^2 of the fields (see ``pairs``), with
-    bootstrap errors over simulations.
+    bootstrap errors over simulations. ``variety``, of random sets: the power of the difference of two
+    realisations over that of one and the truth. Of the right law given the conditions it is 1, for the truth
+    is then one more realisation; less says that realisations are too alike, 0 that they are all one.
     """
 
     region: str
@@ -69,6 +85,8 @@ class PairedErrors:
     transfer_std: np.ndarray
     stochasticity: np.ndarray
     stochasticity_std: np.ndarray
+    variety: np.ndarray | None = None
+    variety_std: np.ndarray | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -78,7 +96,7 @@ def judge_pairs(
     samples: Mapping[str, FieldFile],
     reference: FieldFile,
     regions: Sequence[str],
-    motions: Sequence[Motion] = (),
+    pairing: Pairing | None = None,
     seed: int = 0,
 ) -> list[PairedErrors]:
     """Row i of every set was made for the initial conditions of row i of the reference.
@@ -91,6 +109,7 @@ def judge_pairs(
             raise InputError(
                 f"pairs need a field of {name} for each of {len(reference)} real ones, got {len(file)}"
             )
+    pairing = Pairing() if pairing is None else pairing
     spectrum = PowerSpectrum(reference.grid)
     stratum = strata_of(reference.params)
     simulation = np.arange(len(reference)) if reference.simulation is None else reference.simulation
@@ -101,8 +120,13 @@ def judge_pairs(
         truth = Sample(reference.values[rows], simulation[rows], stratum[rows])
         for name, file in samples.items():
             power = measure_pairs(spectrum, file.values[rows], truth)
-            errors = tuple(_error(m, name, rows, power, seed) for m in motions)
+            errors = tuple(_error(m, name, rows, power, seed) for m in pairing.motions)
             transfer, stochasticity = power.transfer(seed=seed), power.stochasticity(seed=seed)
+            twin = pairing.twins.get(name)
+            variety = (None, None)
+            if twin is not None:
+                pair = file.values[rows], twin[rows]
+                variety = _variety(spectrum, pair, truth.values[:], power, seed)
             found.append(
                 PairedErrors(
                     region,
@@ -114,6 +138,7 @@ def judge_pairs(
                     transfer.std,
                     stochasticity.mean,
                     stochasticity.std,
+                    *variety,
                 )
             )
     return found
@@ -122,15 +147,37 @@ def judge_pairs(
 def _error(motion: Motion, name: str, rows: np.ndarray, like: PairedPower, seed: int) -> Error:
     true, made = motion.true[rows], motion.made[name][rows]
     columns = np.stack([_length(made - true), _length(true)], axis=1)
-    names, stratum = np.unique(like.stratum, return_inverse=True)
-    boxes = Boxes.of(like.simulation, stratum.reshape(-1), len(names)).single_box_strata_as_maps()
-    drawn = bootstrap_weights(boxes, 1000, np.random.default_rng([seed, 4]))
-    weights = np.concatenate([np.ones((1, boxes.n_boxes)), drawn])
-    error, size = boxes.means(columns, weights).mean(1).T
+    error, size = _resampled(columns, like, seed).mean(1).T
     return Error(
         motion.name, motion.unit, float(error[0]), float(error[1:].std()),
         float(error[0] / size[0]), float((error / size)[1:].std()),
     )  # fmt: skip
+
+
+def _variety(
+    spectrum: PowerSpectrum, pair: tuple[Tensor, Tensor], true: Tensor, like: PairedPower, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """P(one - other) over the mean of P(truth - one) and P(truth - other), and its error."""
+    one, other = pair
+    apart = _powers(spectrum, one, other)
+    wrong = (_powers(spectrum, true, one) + _powers(spectrum, true, other)) / 2
+    n = apart.shape[1]
+    means = _resampled(np.hstack([apart, wrong]), like, seed).mean(1)
+    ratio = means[:, :n] / means[:, n:]
+    return ratio[0], ratio[1:].std(0)
+
+
+def _powers(spectrum: PowerSpectrum, a: Tensor, b: Tensor) -> np.ndarray:
+    """``(N, n_bins)`` of the difference."""
+    return torch.cat([spectrum(x - y) for x, y in zip(a.split(64), b.split(64), strict=True)]).numpy()
+
+
+def _resampled(columns: np.ndarray, like: PairedPower, seed: int, n: int = 1000) -> np.ndarray:
+    """``(1 + n, n_strata, n_columns)`` means over maps: as they are, then of resampled simulations."""
+    names, stratum = np.unique(like.stratum, return_inverse=True)
+    boxes = Boxes.of(like.simulation, stratum.reshape(-1), len(names)).single_box_strata_as_maps()
+    drawn = bootstrap_weights(boxes, n, np.random.default_rng([seed, 4]))
+    return boxes.means(columns, np.concatenate([np.ones((1, boxes.n_boxes)), drawn]))
 
 
 def _length(vectors: Tensor) -> np.ndarray:

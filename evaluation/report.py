@@ -7,7 +7,7 @@ What is judged by what stands in a file of thresholds fixed beforehand; what the
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from evaluation.evaluate import Evaluated, evaluate, permutations_needed, region
 from evaluation.headline import headline
 from evaluation.joint import JointTest, judge_regions
 from evaluation.page import page
-from evaluation.paired import Motion, PairedErrors, judge_pairs
+from evaluation.paired import PairedErrors, Pairing, judge_pairs
 from evaluation.parameter_space import Limits
 from evaluation.plain import plain
 from evaluation.thresholds import Thresholds, load_thresholds
@@ -58,7 +58,7 @@ def report(
     baseline: str | None = "convergence_2d_copula",
     seed: int = 0,
     training: FieldFile | None = None,
-    paired: Sequence[Motion] | None = None,
+    paired: Pairing | None = None,
     over_parameters: tuple[Mapping[str, FieldFile], FieldFile] | None = None,
     executor: Executor | None = None,
     provenance: Mapping[str, Any],
@@ -73,8 +73,7 @@ def report(
         out: folder, made if missing; each file is replaced whole or not at all.
         baseline: the set that the others must beat, if it is among them.
         training: the fields that the emulators were trained on, to look for copies of them.
-        paired: given if row i of every set was made for row i of the reference, with the vectors (none for
-            scalar fields) that are to be compared field by field.
+        paired: given if row i of every set was made for row i of the reference.
         over_parameters: samples of the same names and their reference at more cosmologies, to judge answers
             to the parameters by; by default it is done with what else is judged.
         executor: where the work is done (``evaluation.spread.workers``); by default in this process. Every

@@ -10,6 +10,7 @@ import pytest
 import torch
 from report_fields import SPACE, file_of, grid_of, thresholds, with_changes
 
+from evaluation.paired import Pairing
 from evaluation.report import report, restricted
 from gen.cli import main
 from gen.io import FieldFile
@@ -114,7 +115,7 @@ def test_too_few_cosmologies_and_paired_fields_have_no_section(tmp_path):
     reference = answering(points, 24, 1, 1.0, per_box=4)
     noise = 1e-3 * torch.randn(reference.values.shape, generator=torch.Generator().manual_seed(0))
     made = {"close": with_changes(reference, values=reference.values + noise, simulation=None)}
-    document = report(made, reference, thresholds(), tmp_path, paired=[], provenance={})
+    document = report(made, reference, thresholds(), tmp_path, paired=Pairing(), provenance={})
     assert document["paired"] and document["conditional"] == []
 
 

@@ -11,10 +11,11 @@ import torch
 import yaml
 from report_fields import INTERIOR, OUTSIDE, file_of, grid_of, with_changes
 
-from evaluation.paired import Motion, judge_pairs
+from evaluation.paired import Motion, Pairing, judge_pairs
 from gen import checkpoint
 from gen.cli import main
 from gen.emulators.displacement import Displacement
+from gen.emulators.super_resolution import SuperResolution
 from gen.errors import InputError
 from gen.simulate.recipe import read_recipe
 from gen.simulate.run import load_simulations, simulate
@@ -44,7 +45,7 @@ def test_amplitude_phases_and_vectors_apart() -> None:
     moved = vectors + torch.tensor([0.3, 0.4, 0.0]).reshape(3, 1, 1, 1)
     sets = {"louder": louder, "mixed": mixed}
     motion = Motion("position", "Mpc/h", vectors, {"louder": moved, "mixed": vectors})
-    rows = judge_pairs(sets, true, ["interior", "extrapolation"], [motion])
+    rows = judge_pairs(sets, true, ["interior", "extrapolation"], Pairing([motion]))
     assert [(r.region, r.samples, r.n) for r in rows] == [
         (region, name, 12) for region in ("interior", "extrapolation") for name in sets
     ]
@@ -120,3 +121,58 @@ def test_without_pairs_a_field_to_field_emulator_cannot_be_judged(
     told = ["--cache", str(tmp_path / "cache"), "--processes", "1", "-o", str(tmp_path / "page")]
     assert main(["report", str(tmp_path / "net"), "--data", str(tmp_path / "density.yaml"), *told]) == 2
     assert "judged on pairs of coarse and true fields" in capsys.readouterr().err
+
+
+def test_variety_is_one_where_the_truth_is_one_more_realisation() -> None:
+    """Fields of a common part and a part of their own: equal, too small, and the same in all realisations."""
+    grid, rng = grid_of(16, 3, periodic=True), np.random.default_rng(1)
+    true = file_of(grid, [INTERIOR], 24, 1, per_box=2)
+
+    def noise() -> torch.Tensor:
+        return torch.from_numpy(rng.standard_normal(true.values.shape).astype(np.float32))
+
+    common, truth = noise(), noise()
+    reference = with_changes(true, values=common + truth)
+    gain = {"right": 1.0, "timid": 0.5, "none": 0.0}
+    sets, twins = (
+        {name: with_changes(true, values=common + g * noise()) for name, g in gain.items()} for _ in range(2)
+    )
+    pairing = Pairing(twins={name: file.values for name, file in twins.items()})
+    rows = judge_pairs({**sets, "fixed": sets["none"]}, reference, ["interior"], pairing)
+    for row in rows:
+        if row.samples == "fixed":
+            assert row.variety is None
+            continue
+        assert row.variety is not None and row.variety_std is not None
+        g = gain[row.samples]
+        planted = 2 * g**2 / (1 + g**2)  # of unit variance of the truth's own part
+        assert np.abs(row.variety - planted).max() < 5 * row.variety_std.max() + 1e-12
+        assert row.variety_std[-1] < 0.05
+
+
+def test_super_resolution_is_reported_beside_what_it_starts_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Untrained it is the Gaussian completion; interpolation lacks small scales and is but one."""
+    recipe = tmp_path / "fine.yaml"
+    recipe.write_text(RECIPE.replace("displacement:", "super_resolution:"), encoding="utf-8")
+    cache = tmp_path / "cache"
+    data = load_simulations(simulate(read_recipe(recipe), cache, 1, progress=False))
+    emulator = SuperResolution(data.grid, data.space, widths=(4, 8), summary_weight=0.0, degree=1)
+    emulator.fit(data.select(split="train"))
+    checkpoint.save(emulator, tmp_path / "net", "# net")
+    quick = yaml.safe_load(Path("recipes/reports/standard.yaml").read_text(encoding="utf-8"))
+    quick["measurement"] |= {"classifier_steps": 2, "n_permutations": 50, "n_bootstrap": 50}
+    quick["statistics"] = ["power", "pdf"]
+    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(quick), encoding="utf-8")
+    told = ["--data", str(recipe), "--cache", str(cache), "-o", str(tmp_path / "page"), "--processes", "1"]
+    told += ["--thresholds", str(tmp_path / "quick.yaml")]
+    assert main(["report", str(tmp_path / "net"), *told]) == 0, capsys.readouterr().err
+    document = json.loads((tmp_path / "page" / "report.json").read_text(encoding="utf-8"))
+    assert document["sets"] == ["net", "interpolated", "Gaussian missing modes"]
+    assert document["baseline"] == "Gaussian missing modes"
+    rows = {row["samples"]: row for row in document["paired"]}
+    assert rows["net"]["transfer"] == pytest.approx(rows["Gaussian missing modes"]["transfer"], rel=1e-4)
+    assert rows["interpolated"]["variety"] is None and rows["interpolated"]["transfer"][-1] < 0.3
+    assert rows["net"]["transfer"][-1] > 0.5 and rows["net"]["variety"][-1] > 0.5
+    assert "Variety" in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")

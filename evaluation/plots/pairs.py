@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
 
 def pairs_figure(rows: Sequence[PairedErrors], looks: Mapping[str, Look], k_label: str) -> str:
-    """T - 1 [%] and 1 - r^2 of every set in one region; an SVG data address."""
+    """T - 1 [%], 1 - r^2 and, of random sets, variety, in one region; an SVG data address."""
+    random = any(row.variety is not None for row in rows)
+    n = 3 if random else 2
     with style():
         figure = Figure(figsize=(WIDTH, 3.4))
-        left, right = (figure.add_axes((x, 0.16, 0.42, 0.74)) for x in (0.065, 0.565))
+        panels = [figure.add_axes((0.065 + i / n, 0.16, 1 / n - 0.08, 0.74)) for i in range(n)]
+        left, right = panels[:2]
         reach = 0.0
         for row in rows:
             look = looks[row.samples]
@@ -27,6 +30,8 @@ def pairs_figure(rows: Sequence[PairedErrors], looks: Mapping[str, Look], k_labe
             percent = 100 * (row.transfer - 1)
             left.errorbar(row.k, percent, 100 * row.transfer_std, label=row.samples, **drawn)
             right.errorbar(row.k, row.stochasticity, row.stochasticity_std, **drawn)
+            if row.variety is not None:
+                panels[2].errorbar(row.k, row.variety, row.variety_std, **drawn)
             reach = max(reach, float(np.nanmedian(np.abs(percent))))
         for level in (-2, 2):
             left.axhline(level, color=FAINT, lw=0.7, ls=":")
@@ -36,5 +41,9 @@ def pairs_figure(rows: Sequence[PairedErrors], looks: Mapping[str, Look], k_labe
         right.set(xscale="log", yscale="log", xlabel=k_label, ylabel="$1 - r^2(k)$")
         left.set_title("amplitude", loc="left")
         right.set_title("phases", loc="left")
+        if random:
+            panels[2].axhline(1, color=FAINT, lw=0.8)
+            panels[2].set(xscale="log", ylim=(0, 2), xlabel=k_label, ylabel="$D(k)$")
+            panels[2].set_title("variety", loc="left")
         left.legend(fontsize=9)
         return svg(figure)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,18 +11,25 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from evaluation.paired import Motion
+from evaluation.paired import Motion, Pairing
 from gen.checkpoint import load
 from gen.commands.correction import followed
 from gen.data.base import SimulationSet
 from gen.emulators.base import Emulator
+from gen.emulators.counts import GalaxyCounts
 from gen.emulators.displacement import Displacement
+from gen.emulators.super_resolution import SuperResolution
 from gen.errors import InputError
 from gen.io import FieldFile
+from gen.nets.layers import linear_upsample
+from gen.noise import sample_generator
 from gen.sampling import describe_sampling
 from gen.simulate.displacement import density
 
 SECOND_ORDER, FIRST_ORDER, CLOSED_FORM = "2LPT", "Zel'dovich", "closed form"
+MISSING_MODES, INTERPOLATED = "Gaussian missing modes", "interpolated"
+RANDOM = (SuperResolution, GalaxyCounts)
+"""Emulators whose fields differ from seed to seed for one coarse field."""
 BATCH = 16
 
 
@@ -32,7 +39,7 @@ class Paired:
 
     samples: dict[str, FieldFile]
     reference: FieldFile
-    motions: list[Motion]
+    pairing: Pairing
     baseline: str
 
 
@@ -68,6 +75,7 @@ def paired(
             "was made for by --data"
         )
     made: dict[str, Tensor] = {}
+    twins: dict[str, Tensor] = {}
     told = {}
     for folder in folders:
         emulator = load(folder)
@@ -79,13 +87,17 @@ def paired(
         name = folder.resolve().name
         told[name] = describe_sampling(emulator, folder, test.params.double(), 1, seed)
         made[name] = _made(emulator, test, seed, name)
+        if isinstance(emulator, RANDOM):
+            twins[name] = _made(emulator, test, seed + 1, name)
         if n_forces is not None:
             own = with_forces(name, n_forces)
             told[own] = told[name] | {"force_evaluations": n_forces}
             made[own] = _followed(emulator, test, made[name], n_forces, own)
     first = load(folders[0])
-    closed = _baselines(first, test)
+    closed = _baselines(first, test, seed)
     made |= closed
+    if MISSING_MODES in closed:
+        twins[MISSING_MODES] = _baselines(first, test, seed + 1)[MISSING_MODES]
     if n_forces is not None:
         own = with_forces(SECOND_ORDER, n_forces)
         made[own] = _followed(first, test, None, n_forces, own)
@@ -107,7 +119,7 @@ def paired(
         for name, values in made.items()
     }  # fmt: skip
     motions = _motions(test, made) if displaced else []
-    return Paired(samples, file, motions, next(iter(closed)))
+    return Paired(samples, file, Pairing(motions, twins), next(iter(closed)))
 
 
 def _made(emulator: Emulator, test: SimulationSet, seed: int, name: str) -> Tensor:
@@ -141,18 +153,32 @@ def _followed(
 
 
 @torch.no_grad()
-def _baselines(emulator: Emulator, test: SimulationSet) -> dict[str, Tensor]:
+def _baselines(emulator: Emulator, test: SimulationSet, seed: int) -> dict[str, Tensor]:
     """What the emulator starts from, the best first."""
     assert test.coarse is not None
+    coarse, params = test.coarse.float(), test.params.float()
+
+    def of(make: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        parts = zip(coarse.split(BATCH), params.split(BATCH), strict=True)
+        return torch.cat([make(*part) for part in parts])
+
+    if isinstance(emulator, Displacement):
+        return {SECOND_ORDER: of(emulator.closed_form), FIRST_ORDER: of(emulator.first_order)}
+    if isinstance(emulator, SuperResolution):
+        generators = iter([sample_generator(seed, i) for i in range(len(test))])
+
+        def completed(coarse: Tensor, params: Tensor) -> Tensor:
+            mine = [next(generators) for _ in range(len(coarse))]
+            return emulator.to_physical(emulator.draw_latent(params, mine, coarse)[:, :1], params)
+
+        return {
+            MISSING_MODES: of(completed),
+            INTERPOLATED: of(lambda coarse, _: linear_upsample(coarse, emulator.factor, "circular")),
+        }
     closed_form = getattr(emulator, "closed_form", None)
     if closed_form is None:
         raise InputError(f"{type(emulator).__name__} has no closed form to be compared with")
-    pairs = list(zip(test.coarse.float().split(BATCH), test.params.float().split(BATCH), strict=True))
-    closed = torch.cat([closed_form(*pair) for pair in pairs])
-    if not isinstance(emulator, Displacement):
-        return {CLOSED_FORM: closed}
-    first = torch.cat([emulator.first_order(*pair) for pair in pairs])
-    return {SECOND_ORDER: closed, FIRST_ORDER: first}
+    return {CLOSED_FORM: of(closed_form)}
 
 
 def _field(values: Tensor, test: SimulationSet, displaced: bool) -> Tensor:

@@ -71,7 +71,7 @@ def report(options: argparse.Namespace) -> int:
             baseline=baseline,
             seed=options.seed,
             training=training if folders else None,
-            paired=pairs.motions if pairs else None,
+            paired=pairs.pairing if pairs else None,
             over_parameters=over,
             executor=executor,
             provenance={
