@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 from torch import Tensor
 
 from evaluation.base import Part, reference_pixels, single_channel
@@ -89,10 +89,15 @@ class Minkowski:
     ) -> Minkowski:
         """Thresholds at the quantiles of the reference that a normal law would reach at equal steps of nu.
 
-        Every threshold then cuts through the reference, however skewed its law is.
+        Every threshold then cuts through the reference, however skewed its law is. Cells of one lowest value,
+        such as empty ones of a density, lie below all thresholds.
         """
         pixels = reference_pixels(values)
-        thresholds = np.quantile(pixels, ndtr(np.linspace(*nu, n_thresholds)))
+        low, high = nu
+        lowest = pixels == pixels.min()
+        if 1 < lowest.sum() < len(pixels):
+            low = max(low, float(ndtri(lowest.mean())) + (high - low) / n_thresholds)
+        thresholds = np.quantile(pixels, ndtr(np.linspace(low, high, n_thresholds)))
         if not (np.diff(thresholds) > 0).all():
             raise InputError(
                 "the reference takes too few distinct values for thresholds between its quantiles"

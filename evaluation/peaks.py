@@ -65,10 +65,12 @@ class Peaks:
 
     @classmethod
     def from_reference(cls, grid: Grid, values: Tensor, n_bins: int = 12) -> Peaks:
-        """Edges at equal shares of the reference's own peaks and minima: every bin is filled alike."""
+        """Edges at equal shares of the reference's own peaks and minima: every bin is filled alike.
+
+        Minima of one lowest value, such as empty cells of a density, have the first bin for themselves.
+        """
         field = single_channel(values, grid.dim)
         pixels = reference_pixels(values)
-        share = np.linspace(0, 1, n_bins + 1)[1:-1]
         edges = []
         for sign in (1, -1):
             heights = [x[x > highest_neighbour(x, grid.periodic)] for x in (sign * field).split(64)]
@@ -79,7 +81,7 @@ class Peaks:
                     f"need at least {10 * n_bins}: give more maps or fewer bins, or, for counts, thresholds "
                     "without peaks such as recipes/reports/counts.yaml"
                 )
-            edges.append(np.quantile(found, share))
+            edges.append(_edges(found, n_bins))
         return cls(grid, edges[0], edges[1], float(pixels.mean()), float(pixels.std()))
 
     def __call__(self, values: Tensor) -> Tensor:
@@ -107,3 +109,14 @@ class Peaks:
             Part(self, 0, "peaks", "peaks per map", nu[0], "sigma"),
             Part(self, 1, "minima", "minima per map", nu[1], "sigma"),
         )
+
+
+def _edges(heights: np.ndarray, n_bins: int) -> np.ndarray:
+    """``(n_bins-1,)`` at equal shares; above a lowest value that is shared by too many, of the rest."""
+    edges = np.quantile(heights, np.linspace(0, 1, n_bins + 1)[1:-1])
+    lowest = heights.min()
+    rest = heights[heights > lowest]
+    if edges[0] > lowest or not len(rest):
+        return edges
+    inner = np.quantile(rest, np.linspace(0, 1, n_bins)[1:-1])
+    return np.concatenate([[(lowest + rest.min()) / 2], inner])

@@ -340,6 +340,17 @@ def test_levels_are_a_binary_search(thresholds):
     np.testing.assert_array_equal(levels(x, t).numpy(), expected)
 
 
+def test_empty_cells_lie_below_all_thresholds():
+    """A tenth of the cells share the lowest value, as voids of a particle density do."""
+    grid = Grid((16, 16, 16), 16.0, "Mpc/h", True)
+    x = torch.from_numpy(np.random.default_rng(0).lognormal(size=(4, 1, 16, 16, 16)).astype(np.float32))
+    x = (x - x.quantile(0.1)).clamp(min=0)
+    m = Minkowski.from_reference(grid, x)
+    assert len(m.thresholds) == 25 and m.thresholds[0] > 0
+    volume = m(x)[:, 0].mean(0)
+    assert volume[0] < 0.9 and volume[-1] == pytest.approx(1 - ndtr(3.25), rel=0.3)
+
+
 def test_thresholds_from_a_reference_cut_through_it():
     values = torch.exp(torch.randn(40, 1, 32, 32, generator=torch.Generator().manual_seed(6)))
     grid = grid_of((32, 32))

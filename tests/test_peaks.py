@@ -68,6 +68,19 @@ def test_a_gaussian_volume_has_bbks_peaks():
     assert found.mean() == pytest.approx(total, rel=0.04)
 
 
+def test_minima_of_one_lowest_value_have_a_bin_for_themselves():
+    """A fifth of the minima are empty cells; the others share the other bins equally."""
+    grid = Grid((64, 64), 64.0, "Mpc/h", True)
+    x = torch.from_numpy(np.random.default_rng(0).random((8, 1, 64, 64)).astype(np.float32))
+    low = x[x < -highest_neighbour(-x[:, 0], True)[:, None]].quantile(0.2)
+    x = torch.where(x <= low, 0.0, x)
+    peaks = Peaks.from_reference(grid, x, n_bins=6)
+    minima = peaks(x)[:, 1].sum(0)
+    found = -x[:, 0] > highest_neighbour(-x[:, 0], True)
+    assert minima[0] == (x[:, 0][found] == 0).sum() > 100
+    assert minima[1:] == pytest.approx(float(minima[1:].mean()), abs=2)
+
+
 def test_edges_share_the_references_peaks_equally():
     x = torch.tensor(smooth_gaussian((48, 48), 1.5, 40, seed=4))[:, None]
     peaks = Peaks.from_reference(grid_of((48, 48), False), x, n_bins=6)
