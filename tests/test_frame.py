@@ -238,7 +238,7 @@ def test_a_report_sets_corrected_fields_beside_the_others(tmp_path: Path) -> Non
     found = paired([tmp_path / "net"], held_out(), 0, n_forces=3)
     names = {"net", "net + 3 forces", "2LPT", "2LPT + 3 forces", "Zel'dovich"}
     assert set(found.samples) == names
-    position = found.motions[0]
+    position = found.pairing.motions[0]
     errors = {name: rms(made - position.true) for name, made in position.made.items()}
     assert errors["net"] == pytest.approx(errors["2LPT"], rel=1e-3)  # it is untrained
     assert max(errors["net + 3 forces"], errors["2LPT + 3 forces"]) < 0.6 * errors["2LPT"]
