@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gen.errors import InputError
+from gen.fields import Grid
 from gen.io.rows import Rows, Values, selected
 
 LARGEST_IN_MEMORY = 1 << 28
@@ -165,6 +166,14 @@ def single_channel(values: Tensor, dim: int | None = None) -> Tensor:
             "select one channel with values[:, c:c+1]"
         )
     return values[:, 0]
+
+
+def on_grid(values: Tensor, grid: Grid) -> Tensor:
+    """``(B, *shape)`` from ``(B, 1, *shape)``; refuses other layouts and other grids."""
+    field = single_channel(values, grid.dim)
+    if tuple(field.shape[1:]) != grid.shape:
+        raise InputError(f"fields must have the grid's shape {grid.shape}, got {tuple(field.shape[1:])}")
+    return field
 
 
 def check_finite(values: Tensor) -> None:

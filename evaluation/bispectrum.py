@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.base import Part, single_channel
+from evaluation.base import Part, on_grid
 from evaluation.power import Apodise, shell_edges, taper
 from gen.errors import InputError
 from gen.fields import Grid
@@ -207,9 +207,7 @@ class Bispectrum:
         return torch.cat([b for b, _ in found]), torch.cat([p for _, p in found])
 
     def _transforms(self, values: Tensor) -> Iterator[Tensor]:
-        x = single_channel(values, self.grid.dim)
-        if tuple(x.shape[1:]) != self.grid.shape:
-            raise InputError(f"fields must have the grid's shape {self.grid.shape}, got {tuple(x.shape[1:])}")
+        x = on_grid(values, self.grid)
         x = x if x.dtype == torch.float64 else x.float()
         w, axes = self._window.to(x), tuple(range(1, x.ndim))
         for group in x.split(max(1, _GROUP_CELLS // self.grid.n_cells)):

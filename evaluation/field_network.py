@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import leaky_relu, pad
 
-from evaluation.base import check_finite, reference_pixels, single_channel
-from gen.errors import InputError
+from evaluation.base import check_finite, on_grid, reference_pixels
 from gen.fields import Grid
 
 
@@ -91,6 +90,5 @@ def check_fields(values: Tensor, grid: Grid) -> None:
     Raises:
         InputError: for either.
     """
-    if tuple(single_channel(values, grid.dim).shape[1:]) != grid.shape:
-        raise InputError(f"fields must have the grid's shape {grid.shape}, got {tuple(values.shape[2:])}")
+    on_grid(values, grid)
     check_finite(values)

@@ -10,7 +10,7 @@ import torch
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
-from evaluation.base import Part, reference_pixels, single_channel
+from evaluation.base import Part, on_grid, reference_pixels
 from evaluation.excursion import cubic_spacing, excursion_functionals
 from gen.errors import InputError
 from gen.fields import Grid
@@ -106,11 +106,7 @@ class Minkowski:
 
     def __call__(self, values: Tensor) -> Tensor:
         """``(B, 1, *shape)`` -> ``(B, d+1, T)`` float64."""
-        field = single_channel(values, self.grid.dim)
-        if tuple(field.shape[1:]) != self.grid.shape:
-            raise InputError(
-                f"fields must have the grid's shape {self.grid.shape}, got {tuple(field.shape[1:])}"
-            )
+        field = on_grid(values, self.grid)
         return self.backend(self.grid, field, torch.from_numpy(self.thresholds))
 
     def functionals(self) -> tuple[Part, ...]:

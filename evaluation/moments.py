@@ -10,7 +10,7 @@ import torch
 from scipy.special import j1
 from torch import Tensor
 
-from evaluation.base import Part, single_channel
+from evaluation.base import Part, on_grid
 from gen.errors import InputError
 from gen.fields import RADIANS, Grid
 
@@ -101,9 +101,7 @@ class SmoothedMoments:
 
     def __call__(self, values: Tensor) -> Tensor:
         """``(B, 1, *shape)`` -> ``(B, 3, n_radii)`` float64: variance, skewness, kurtosis."""
-        x = single_channel(values, self.grid.dim)
-        if tuple(x.shape[1:]) != self.grid.shape:
-            raise InputError(f"fields must have the grid's shape {self.grid.shape}, got {tuple(x.shape[1:])}")
+        x = on_grid(values, self.grid)
         x = x if x.dtype == torch.float64 else x.float()
         groups = x.split(max(1, _GROUP_CELLS // self.grid.n_cells))
         windows = [window.to(x) for window in self._windows]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from evaluation.base import check_finite, single_channel
+from evaluation.base import check_finite, on_grid
 from gen.errors import InputError
 from gen.fields import Grid
 
@@ -61,9 +61,7 @@ class Likeness:
 
     def normalised(self, values: Tensor) -> Tensor:
         """``(B, *coarse)`` block means less their mean, of unit norm."""
-        x = single_channel(values, self.grid.dim)
-        if tuple(x.shape[1:]) != self.grid.shape:
-            raise InputError(f"fields must have the grid's shape {self.grid.shape}, got {tuple(x.shape[1:])}")
+        x = on_grid(values, self.grid)
         check_finite(values)
         x = interpolate(x.float()[:, None], self.shape, mode="area")[:, 0]
         axes = tuple(range(1, x.ndim))

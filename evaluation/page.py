@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from evaluation import plots
@@ -13,7 +12,7 @@ from evaluation.base import few
 from evaluation.conditional import Conditional
 from evaluation.evaluate import Evaluated
 from evaluation.labels import ABSCISSAE, RESIDUALS, SCALES, SHORT, TITLES
-from evaluation.page_filters import FILTERS
+from evaluation.page_filters import environment
 from evaluation.paired import PairedErrors
 from evaluation.thresholds import Thresholds
 
@@ -36,24 +35,20 @@ def page(
             "distributions": plots.distributions_figure(panels),
             "images": _images(e, names, t.images),
         }
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("evaluation", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= FILTERS
-    return environment.get_template("page.html.j2").render(
-        d=document,
-        looks=styles,
-        figures=figures,
-        map_of_parameters=_map_of_parameters(document),
-        pairs=_pairs(document, paired, styles),
-        marks=_marks(paired[0].k) if paired else [],
-        across=_across(document, evaluated, conditional, styles),
-        bar=plots.colour_bar(),
-        table=[s for s in document["headline"][0]["excess"] if s == "power" or s in t.excess],
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            d=document,
+            looks=styles,
+            figures=figures,
+            map_of_parameters=_map_of_parameters(document),
+            pairs=_pairs(document, paired, styles),
+            marks=_marks(paired[0].k) if paired else [],
+            across=_across(document, evaluated, conditional, styles),
+            bar=plots.colour_bar(),
+            table=[s for s in document["headline"][0]["excess"] if s == "power" or s in t.excess],
+        )
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jinja2
 from markupsafe import Markup, escape
 
 from evaluation.verdict import NAMES, number
@@ -104,6 +105,19 @@ def brief(x: Any) -> str:
     if isinstance(x, dict):
         return ", ".join(f"{key}: {brief(value)}" for key, value in x.items())
     return "–" if x is None else f"{x:.6g}" if isinstance(x, float) else str(x)
+
+
+def environment(**filters: Callable[..., object]) -> jinja2.Environment:
+    """For the templates of this folder: text is escaped, an undefined name is an error."""
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("evaluation", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= FILTERS | filters
+    return made
 
 
 FILTERS = {

@@ -146,7 +146,7 @@ def judge_pairs(
 
 def _error(motion: Motion, name: str, rows: np.ndarray, like: PairedPower, seed: int) -> Error:
     true, made = motion.true[rows], motion.made[name][rows]
-    columns = np.stack([_length(made - true), _length(true)], axis=1)
+    columns = np.stack([mean_length(made - true), mean_length(true)], axis=1)
     error, size = _resampled(columns, like, seed).mean(1).T
     return Error(
         motion.name, motion.unit, float(error[0]), float(error[1:].std()),
@@ -180,6 +180,6 @@ def _resampled(columns: np.ndarray, like: PairedPower, seed: int, n: int = 1000)
     return boxes.means(columns, np.concatenate([np.ones((1, boxes.n_boxes)), drawn]))
 
 
-def _length(vectors: Tensor) -> np.ndarray:
+def mean_length(vectors: Tensor) -> np.ndarray:
     """``(N,)`` mean length of the vectors of each field ``(N, dim, *shape)``."""
     return torch.linalg.vector_norm(vectors.double(), dim=1).flatten(1).mean(1).numpy()

@@ -90,6 +90,12 @@ class PairedPower:
     simulation: np.ndarray
     stratum: np.ndarray
 
+    @classmethod
+    def of_boxes(cls, samples: np.ndarray, truth: np.ndarray, cross: np.ndarray) -> PairedPower:
+        """Of independent boxes at one set of parameters."""
+        n = len(samples)
+        return cls(samples, truth, cross, np.arange(n), np.zeros(n, dtype=np.int64))
+
     def coherence(self, n_bootstrap: int = 1000, seed: int = 0) -> PairedCurve:
         """r(k)."""
         return self._curve(lambda ss, tt, st: st / np.sqrt(ss * tt), n_bootstrap, seed)

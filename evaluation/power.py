@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.base import single_channel
+from evaluation.base import on_grid
 from gen.errors import InputError
 from gen.fields import Grid
 
@@ -162,9 +162,7 @@ class PowerSpectrum:
 
         The rounding of a single-precision transform is white, at about 1e-14 of the field's variance.
         """
-        x = single_channel(values, self.grid.dim)
-        if tuple(x.shape[1:]) != self.grid.shape:
-            raise InputError(f"fields must have the grid's shape {self.grid.shape}, got {tuple(x.shape[1:])}")
+        x = on_grid(values, self.grid)
         x = x if x.dtype == torch.float64 else x.float()
         axes = tuple(range(1, x.ndim))
         if self._window is None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.base import single_channel
+from evaluation.base import on_grid
 from gen.errors import InputError
 from gen.fields import Grid
 
@@ -111,9 +111,7 @@ class Scattering:
 
     def __call__(self, values: Tensor) -> Tensor:
         """``(B, 1, *shape)`` -> ``(B, J + J(J-1)/2)`` float64; a map without structure has zeros."""
-        x = single_channel(values, self.grid.dim)
-        if tuple(x.shape[1:]) != self.grid.shape:
-            raise InputError(f"fields must have the grid's shape {self.grid.shape}, got {tuple(x.shape[1:])}")
+        x = on_grid(values, self.grid)
         x = x if x.dtype == torch.float64 else x.float()
         banks = [bank.to(x) for bank in self.filters]
         groups = x.split(max(1, _GROUP_CELLS // self.grid.n_cells))

@@ -10,7 +10,7 @@ import torch
 from scipy.special import sph_harm_y
 from torch import Tensor
 
-from evaluation.base import Part, single_channel
+from evaluation.base import Part, on_grid
 from gen.errors import InputError
 from gen.fields import Grid
 
@@ -91,9 +91,7 @@ class ThreePoint:
 
     def __call__(self, values: Tensor) -> Tensor:
         """``(B, 1, *shape)`` -> ``(B, l_max+1, n_pairs)`` float64."""
-        x = single_channel(values, self.grid.dim)
-        if tuple(x.shape[1:]) != self.grid.shape:
-            raise InputError(f"fields must have the grid's shape {self.grid.shape}, got {tuple(x.shape[1:])}")
+        x = on_grid(values, self.grid)
         x = x if x.dtype == torch.float64 else x.float()
         axes = tuple(range(1, x.ndim))
         x = x - x.mean(axes, keepdim=True)

@@ -11,7 +11,7 @@ import torch
 from scipy.special import ndtr
 from torch import Tensor
 
-from evaluation.base import Part, reference_pixels, single_channel
+from evaluation.base import Part, on_grid, reference_pixels
 from evaluation.moments import interior
 from gen.errors import InputError
 from gen.fields import Grid
@@ -128,9 +128,7 @@ class VoidSizes:
 
     def find(self, values: Tensor) -> Voids:
         """The voids of ``(B, 1, *shape)`` fields."""
-        x = single_channel(values, self.grid.dim)
-        if tuple(x.shape[1:]) != self.grid.shape:
-            raise InputError(f"fields must have the grid's shape {self.grid.shape}, got {tuple(x.shape[1:])}")
+        x = on_grid(values, self.grid)
         x = x if x.dtype == torch.float64 else x.float()
         size = max(1, _GROUP_CELLS // self.grid.n_cells)
         found = [self._find(group) for group in x.split(size)]

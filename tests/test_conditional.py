@@ -11,7 +11,6 @@ from dataclasses import replace
 from importlib.resources import files
 from types import SimpleNamespace
 
-import jinja2
 import numpy as np
 import pytest
 import torch
@@ -21,7 +20,7 @@ from evaluation.answers import Answers, assess
 from evaluation.base import Measured, Sample
 from evaluation.compare import compare_measured
 from evaluation.conditional import Conditional, conditional_tests
-from evaluation.page_filters import FILTERS
+from evaluation.page_filters import environment
 from evaluation.parameter_space import cosmology_errors, distances
 from evaluation.plain import plain
 from evaluation.plots import errors_figure, inference_figure, looks, responses_figure
@@ -196,16 +195,12 @@ def test_figures_are_whole_and_show_what_was_found(found) -> None:
 
 
 def rendered(sets: list[Conditional], **figures) -> str:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= FILTERS
     template = files("evaluation").joinpath("conditional.html.j2").read_text(encoding="utf-8")
     caller = "{% macro name(set) %}<b>{{ set }}</b>{% endmacro %}{{ conditional(d, figures, {}, name) }}"
     drawn = {"responses": None, "errors": None, "inference": None, "letters": None} | figures
     document = {"conditional": [c.to_dict() for c in sets], "thresholds": {"significance": 0.05}}
     document = json.loads(json.dumps(plain(document), allow_nan=False))
-    return environment.from_string(template + caller).render(d=document, figures=drawn)
+    return environment().from_string(template + caller).render(d=document, figures=drawn)
 
 
 def test_the_section_says_what_was_found(found) -> None:

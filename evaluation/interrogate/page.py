@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from evaluation import plots
 from evaluation.interrogate.asking import EMULATOR, SECOND_ORDER, TRUTH, UNTOLD
 from evaluation.interrogate.interrogation import NAMES, Interrogation
 from evaluation.interrogate.waves import PROFILES
-from evaluation.page_filters import brief, figure, params, percent, symbol
+from evaluation.page_filters import environment, figure, percent
 from evaluation.page_filters import measured as with_error
 
 MARKS = (0.1, 0.2, 0.4, 0.7)
@@ -26,21 +24,13 @@ ROUNDING = 1e-5
 
 def page(document: Mapping[str, Any], found: Interrogation) -> str:
     """The whole page of what ``document`` holds. Text is escaped; the figures are SVG inside it."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    pages = environment(
+        figure=shown,
+        measured=lambda x, error: shown(x) if _nothing(x) else with_error(x, error),
+        shift=lambda transfer: percent(transfer - 1).replace("-", "−"),
     )
-    environment.filters |= {
-        "figure": shown,
-        "percent": percent,
-        "measured": lambda x, error: shown(x) if _nothing(x) else with_error(x, error),
-        "params": params,
-        "symbol": symbol,
-        "brief": brief,
-        "shift": lambda transfer: percent(transfer - 1).replace("-", "−"),
-    }
-    source = files("evaluation").joinpath("interrogate.html.j2").read_text(encoding="utf-8")
     k = found.universes[0].k
-    return environment.from_string(source).render(
+    return pages.get_template("interrogate.html.j2").render(
         d=document,
         a=document["answers"],
         names=NAMES,

@@ -105,7 +105,7 @@ def _part(
     n = len(truth)
     ratio, coherence = {}, {}
     for name, power in auto.items():
-        pairs = PairedPower(power, truth, cross[name], np.arange(n), np.zeros(n, dtype=np.int64))
+        pairs = PairedPower.of_boxes(power, truth, cross[name])
         transfer = pairs.transfer(seed=seed)
         r = pairs.coherence(seed=seed)
         silent = power.mean(0) <= FAINTEST * truth.mean(0)

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from evaluation.interrogate.asking import SECOND_ORDER, TRUTH
+from evaluation.paired import mean_length
 from evaluation.pairs import PairedPower
 from evaluation.power import PowerSpectrum
 from gen.fields import Grid
@@ -82,19 +83,14 @@ def judge(
     spectrum = PowerSpectrum(grid)
     true_density = density(truth)
     true_power = spectrum(true_density).numpy()
-    distance = {name: _distance(x - truth) for name, x in fields.items()}
+    distance = {name: mean_length(x - truth) for name, x in fields.items()}
     errors = {}
     for name, x in fields.items():
         if name == TRUTH:
             continue
         made = density(x)
-        n = len(x)
-        pairs = PairedPower(
-            spectrum(made).numpy(),
-            true_power,
-            spectrum.cross(made, true_density).numpy(),
-            np.arange(n),
-            np.zeros(n, dtype=np.int64),
+        pairs = PairedPower.of_boxes(
+            spectrum(made).numpy(), true_power, spectrum.cross(made, true_density).numpy()
         )
         transfer, stochasticity = pairs.transfer(seed=seed), pairs.stochasticity(seed=seed)
         errors[name] = Errors(
@@ -110,15 +106,10 @@ def judge(
         amplitude,
         trained,
         len(truth),
-        float(_distance(truth).mean()),
+        float(mean_length(truth).mean()),
         spectrum.abscissa,
         errors,
     )
-
-
-def _distance(vectors: Tensor) -> np.ndarray:
-    """Mean length, ``(B,)``."""
-    return vectors.double().norm(dim=1).mean((1, 2, 3)).numpy()
 
 
 def _mean(x: np.ndarray) -> tuple[float, float]:

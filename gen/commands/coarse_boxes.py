@@ -42,7 +42,7 @@ def coarse_boxes(emulator: Emulator, path: Path | None) -> CoarseBoxes | None:
         InputError: if the emulator takes coarse fields and none are given, or the other way; for a box whose
             cells are not those that the emulator was made for.
     """
-    takes = getattr(emulator, "needs_coarse", False)
+    takes = emulator.needs_coarse
     if path is None or not takes:
         if takes or path is not None:
             said = "makes fields from coarse ones; give" if takes else "takes no coarse fields; leave out"

@@ -16,10 +16,9 @@ from gen.errors import InputError
 from gen.noise import sample_generator
 from gen.simulate import displacement
 from gen.simulate.growth import Growth
-from gen.simulate.initial import at_cell_centres, linear_modes, wavevector, white_noise
-from gen.simulate.nbody_pairs import sharpening_height
+from gen.simulate.initial import at_cell_centres, divergence_modes, linear_modes, white_noise
+from gen.simulate.nbody_pairs import calibrated_mesh
 from gen.simulate.particle_mesh import ParticleMesh, even_steps
-from gen.simulate.sources import SHARPENING
 from gen.simulate.theory import Cosmology, linear_power
 
 SIGMA_8 = 0.8
@@ -59,11 +58,9 @@ class Laboratory:
     @cached_property
     def solver(self) -> ParticleMesh:
         """The particle mesh, up to the time of the fields."""
-        grid, cosmology = self.emulator.grid, self.cosmology
-        n, side = grid.shape[0], grid.box_size[0]
-        height = sharpening_height(side / n) * cosmology.sigma_8**2
+        grid = self.emulator.grid
         steps = even_steps(self.steps, end=self.a)
-        return ParticleMesh(n, side, cosmology.Omega_m, steps, sharpening=(height, SHARPENING[1]))
+        return calibrated_mesh(self.cosmology, grid.shape[0], grid.box_size[0], steps)
 
     @property
     def second_growth(self) -> float:
@@ -125,9 +122,7 @@ class Laboratory:
 
     def _simulated(self, psi: Tensor) -> Tensor:
         """The particle mesh from the linear density, delta_k = - i k . psi_k / D1."""
-        modes = torch.fft.rfftn(psi, dim=(2, 3, 4))
-        k = wavevector(self.solver.n, self.solver.box_size, psi.device, odd=True)
-        delta = torch.stack([-1j * ki * modes[:, i] for i, ki in enumerate(k)]).sum(0)
+        delta = divergence_modes(psi, self.solver.box_size)
         first = float(self.growth.first(self.a))
         (last,) = self.solver.run(delta / first, self.solver.steps[-1:])
         return displacement.motion(self.solver, last).displacement

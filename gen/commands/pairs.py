@@ -49,7 +49,7 @@ def is_paired(folders: Sequence[Path]) -> bool:
     Raises:
         InputError: if only some of them are.
     """
-    asks = {str(folder): getattr(load(folder), "needs_coarse", False) for folder in folders}
+    asks = {str(folder): load(folder).needs_coarse for folder in folders}
     if len(set(asks.values())) > 1:
         field, others = ([name for name, asked in asks.items() if asked is kind] for kind in (True, False))
         raise InputError(
@@ -96,8 +96,8 @@ def paired(
     first = load(folders[0])
     closed = _baselines(first, test, seed)
     made |= closed
-    if MISSING_MODES in closed:
-        twins[MISSING_MODES] = _baselines(first, test, seed + 1)[MISSING_MODES]
+    if isinstance(first, SuperResolution):
+        twins[MISSING_MODES] = _completed(first, test, seed + 1)
     if n_forces is not None:
         own = with_forces(SECOND_ORDER, n_forces)
         made[own] = _followed(first, test, None, n_forces, own)
@@ -155,30 +155,41 @@ def _followed(
 @torch.no_grad()
 def _baselines(emulator: Emulator, test: SimulationSet, seed: int) -> dict[str, Tensor]:
     """What the emulator starts from, the best first."""
-    assert test.coarse is not None
-    coarse, params = test.coarse.float(), test.params.float()
-
-    def of(make: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        parts = zip(coarse.split(BATCH), params.split(BATCH), strict=True)
-        return torch.cat([make(*part) for part in parts])
-
     if isinstance(emulator, Displacement):
-        return {SECOND_ORDER: of(emulator.closed_form), FIRST_ORDER: of(emulator.first_order)}
-    if isinstance(emulator, SuperResolution):
-        generators = iter([sample_generator(seed, i) for i in range(len(test))])
-
-        def completed(coarse: Tensor, params: Tensor) -> Tensor:
-            mine = [next(generators) for _ in range(len(coarse))]
-            return emulator.to_physical(emulator.draw_latent(params, mine, coarse)[:, :1], params)
-
         return {
-            MISSING_MODES: of(completed),
-            INTERPOLATED: of(lambda coarse, _: linear_upsample(coarse, emulator.factor, "circular")),
+            SECOND_ORDER: _batched(emulator.closed_form, test),
+            FIRST_ORDER: _batched(emulator.first_order, test),
+        }
+    if isinstance(emulator, SuperResolution):
+        return {
+            MISSING_MODES: _completed(emulator, test, seed),
+            INTERPOLATED: _batched(
+                lambda coarse, _: linear_upsample(coarse, emulator.factor, "circular"), test
+            ),
         }
     closed_form = getattr(emulator, "closed_form", None)
     if closed_form is None:
         raise InputError(f"{type(emulator).__name__} has no closed form to be compared with")
-    return {CLOSED_FORM: of(closed_form)}
+    return {CLOSED_FORM: _batched(closed_form, test)}
+
+
+@torch.no_grad()
+def _completed(emulator: SuperResolution, test: SimulationSet, seed: int) -> Tensor:
+    """The coarse fields with Gaussian missing modes."""
+    generators = iter([sample_generator(seed, i) for i in range(len(test))])
+
+    def completed(coarse: Tensor, params: Tensor) -> Tensor:
+        latent = emulator.draw_latent(params, [next(generators) for _ in coarse], coarse)
+        return emulator.to_physical(latent[:, :1], params)
+
+    return _batched(completed, test)
+
+
+def _batched(make: Callable[[Tensor, Tensor], Tensor], test: SimulationSet) -> Tensor:
+    """``make`` of the coarse fields and parameters."""
+    assert test.coarse is not None
+    parts = zip(test.coarse.float().split(BATCH), test.params.float().split(BATCH), strict=True)
+    return torch.cat([make(*part) for part in parts])
 
 
 def _field(values: Tensor, test: SimulationSet, displaced: bool) -> Tensor:

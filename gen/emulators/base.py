@@ -37,6 +37,8 @@ class Emulator(nn.Module, ABC):
     #: Samples are made in batches of exactly this many, the last one padded, so that the bits of
     #: sample i depend on (seed, i) alone.
     micro_batch: ClassVar[int] = 16
+    #: Whether fields are made from other fields, ``coarse``, and not from parameters and noise alone.
+    needs_coarse: ClassVar[bool] = False
     n_channels: int = 1
 
     def __init__(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from gen.emulators.base import Emulator
 from gen.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,6 +45,58 @@ def check_coarse(coarse: C | None, n_channels: int, shape: Sequence[int], factor
     if any(n % factor for n in shape):
         raise InputError(f"sides of coarse, the {what}, must divide by {factor} cells, got {tuple(shape)}")
     return coarse
+
+
+def refuse_negative(coarse: Tensor) -> None:
+    """Refuse what is no density.
+
+    Raises:
+        InputError: for values below 0.
+    """
+    if not bool((coarse >= 0).all()):
+        raise InputError("coarse must be a density 1 + delta, which is never negative; add 1 to delta")
+
+
+class Deterministic(Emulator):
+    """A map from one field to another without randomness, which regression trains."""
+
+    micro_batch = 4
+    needs_coarse = True
+
+    @abstractmethod
+    def predict(self, coarse: Tensor, params: Tensor) -> Tensor:
+        """Fields ``(B, C, *shape)`` of given ones at ``(B, P)`` parameters, differentiable in all."""
+
+    @abstractmethod
+    def check(self, coarse: Tensor | None, shape: Sequence[int]) -> Tensor:
+        """The given fields, if fields of ``shape`` can be made of them; InputError if they cannot."""
+
+    def generate(
+        self,
+        params: Tensor,
+        generators: Sequence[torch.Generator],
+        coarse: Tensor | None = None,
+        shape: Sequence[int] | None = None,
+    ) -> Tensor:
+        """What ``predict`` says: the generators are not used.
+
+        Raises:
+            InputError: without the fields that it starts from, or with those of another shape.
+        """
+        del generators
+        coarse = self.check(coarse, self.grid.shape if shape is None else tuple(shape))
+        return self.predict(coarse.to(params), params)
+
+
+def mean_square(fields: Tensor) -> Tensor:
+    """Of each channel of each row, ``(B, C)``."""
+    return fields.flatten(2).square().mean(2)
+
+
+def shared_scale(squares: Tensor, groups: Sequence[int]) -> Tensor:
+    """Root mean squares ``(C,)`` of mean squares ``(B, C)``, one number for each group of channels."""
+    parts = squares.mean(0).split(list(groups))
+    return torch.cat([part.mean().sqrt().clamp(min=1e-12).expand(len(part)) for part in parts])
 
 
 def fitting_rows(data: SimulationSet, most: int) -> Tensor:

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from gen.emulators.base import Emulator
-from gen.emulators.conditioning import check_coarse, fitting_rows
+from gen.emulators.conditioning import check_coarse, fitting_rows, refuse_negative
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
+from gen.nets.layers import to_channels
 from gen.nets.unet import UNet
 from gen.noise import sample_generator
 
@@ -112,15 +113,14 @@ class GalaxyCounts(Emulator):
 
     def _check(self, coarse: Tensor | None, shape: Sequence[int]) -> Tensor:
         coarse = check_coarse(coarse, 1, shape, self.occupation.factor, INPUT)
-        if not bool((coarse >= 0).all()):
-            raise InputError("coarse must be a density 1 + delta, which is never negative; add 1 to delta")
+        refuse_negative(coarse)
         return coarse
 
     def abscissa(self, density: Tensor, params: Tensor) -> Tensor:
         """x ``(B, 1, *shape)``; where Omega_m is no parameter it counts as one."""
         columns = dict(zip(self.space.names, params.unbind(1), strict=True))
         om = columns.get("Omega_m", density.new_ones(len(density)))
-        return (om.reshape(-1, *(1,) * (density.ndim - 1)) * density + self.offset).log()
+        return (to_channels(om[:, None], density) * density + self.offset).log()
 
     def _views(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The density in two ways: x, and what the formula makes of it."""
@@ -139,8 +139,8 @@ class GalaxyCounts(Emulator):
             params: ``(B, P)``, physical units.
         """
         views = torch.cat(self._views(self.abscissa(coarse, params)), 1)
-        wide = (1, -1, *(1,) * self.grid.dim)
-        inputs = (views - self.input_scale[:, 0].reshape(wide)) / self.input_scale[:, 1].reshape(wide)
+        centre, spread = (to_channels(x[None], views) for x in self.input_scale.unbind(1))
+        inputs = (views - centre) / spread
         style = self.space.normalise(params)
         residual = [net(inputs, style).float() for net in (self.occupation, self.number)]
         return self.start_of(coarse, params) + torch.cat(residual, 1)

@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from gen.emulators.base import Emulator
-from gen.emulators.conditioning import Channels, check_coarse, fitting_rows
+from gen.emulators.conditioning import (
+    C,
+    Channels,
+    Deterministic,
+    check_coarse,
+    fitting_rows,
+    mean_square,
+    shared_scale,
+)
 from gen.emulators.perturbation import GrowthTable, expansion, second_order, strain
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
+from gen.nets.layers import to_channels
 from gen.nets.unet import UNet
 
 if TYPE_CHECKING:
@@ -31,7 +39,7 @@ class _Epoch(NamedTuple):
     hubble: Tensor
 
 
-class Displacement(Emulator):
+class Displacement(Deterministic):
     r"""2LPT plus a U-Net's residual, zero at the start: displacement and velocity of every particle.
 
     ``psi = psi1 + (D2 / D1^2) grad phi2[psi1] + U(strain of psi1, second order; Omega_m(a), sigma_8(a))``
@@ -60,8 +68,6 @@ class Displacement(Emulator):
         InputError: for a grid that is no periodic box, or parameters without Omega_m.
     """
 
-    micro_batch = 4
-    needs_coarse = True
     margin = 0
     input_scale: Tensor
     output_scale: Tensor
@@ -118,21 +124,22 @@ class Displacement(Emulator):
             )
         rows = fitting_rows(data, 256)
         params, coarse = data.params[rows].float(), data.coarse[rows].float()
-        check_coarse(coarse, dim, self.grid.shape, self.network.factor, INPUT)
+        self.check(coarse, self.grid.shape)
         inputs, lacking = [], []
         for i in torch.arange(len(rows)).split(16):
             epoch = self._epoch(params[i])
-            inputs.append(_mean_square(torch.cat(self._expand(epoch, coarse[i])[1:], 1)))
-            lacking.append(
-                _mean_square(data.values[rows[i]].float() - self.closed_form(coarse[i], params[i]))
-            )
+            inputs.append(mean_square(torch.cat(self._expand(epoch, coarse[i])[1:], 1)))
+            lacking.append(mean_square(data.values[rows[i]].float() - self.closed_form(coarse[i], params[i])))
         # One scale for all components of a kind: no axis is preferred.
         pairs = dim * (dim - 1) // 2
-        self.input_scale.copy_(_shared(torch.cat(inputs), [dim, pairs, dim]))
-        self.output_scale.copy_(_shared(torch.cat(lacking), [dim] * (self.n_channels // dim)))
+        self.input_scale.copy_(shared_scale(torch.cat(inputs), [dim, pairs, dim]))
+        self.output_scale.copy_(shared_scale(torch.cat(lacking), [dim] * (self.n_channels // dim)))
         style = torch.stack(self._style(self._epoch(params)), 1)
         half = (style.amax(0) - style.amin(0)) / 2
         self.style_ends.copy_(torch.stack([style.amin(0) + half, half.clamp(min=1e-3)], 1))
+
+    def check(self, coarse: C | None, shape: Sequence[int]) -> C:
+        return check_coarse(coarse, self.grid.dim, shape, self.network.factor, INPUT)
 
     def _epoch(self, params: Tensor) -> _Epoch:
         """What the parameters ``(B, P)`` say of the universe at the time of the fields."""
@@ -159,7 +166,7 @@ class Displacement(Emulator):
         spacing = self.grid.spacing
         strains = strain(zeldovich, spacing) if strains is None else strains
         second = second_order(zeldovich, spacing, strains) if second is None else second
-        second = _column(self.growth(epoch.matter_fraction).second, zeldovich) * second
+        second = to_channels(self.growth(epoch.matter_fraction).second[:, None], zeldovich) * second
         return zeldovich + second, strains, second
 
     def closed_form(self, coarse: Tensor, params: Tensor) -> Tensor:
@@ -176,12 +183,12 @@ class Displacement(Emulator):
             return coarse
         epoch = self._epoch(params)
         rate = self.growth(epoch.matter_fraction).first_rate
-        return torch.cat([coarse, _column(epoch.hubble * rate, coarse) * coarse], 1)
+        return torch.cat([coarse, to_channels((epoch.hubble * rate)[:, None], coarse) * coarse], 1)
 
     def _second_order_velocity(self, zeldovich: Tensor, second: Tensor, epoch: _Epoch) -> Tensor:
         growth = self.growth(epoch.matter_fraction)
-        first_rate = _column(epoch.hubble * growth.first_rate, zeldovich)
-        second_rate = _column(epoch.hubble * growth.second_rate / growth.second, zeldovich)
+        first_rate = to_channels((epoch.hubble * growth.first_rate)[:, None], zeldovich)
+        second_rate = to_channels((epoch.hubble * growth.second_rate / growth.second)[:, None], zeldovich)
         return first_rate * zeldovich + second_rate * second
 
     def predict(self, coarse: Tensor, params: Tensor) -> Tensor:
@@ -207,7 +214,7 @@ class Displacement(Emulator):
     ) -> Iterator[Tensor]:
         """The Zel'dovich displacement, its strain and its second order up to growth."""
         del generators
-        coarse = check_coarse(coarse, self.grid.dim, shape, self.network.factor, INPUT)
+        coarse = self.check(coarse, shape)
         for i in range(self.grid.dim):
             yield coarse[:, i].to(params)
         yield from expansion(coarse, self.grid.spacing)
@@ -228,10 +235,10 @@ class Displacement(Emulator):
         return torch.cat([displacement, velocity], 1) + residual
 
     def _residual(self, strains: Tensor, second: Tensor, style: list[Tensor]) -> Tensor:
-        inputs = torch.cat([strains, second], 1) / _channels(self.input_scale, strains)
+        inputs = torch.cat([strains, second], 1) / to_channels(self.input_scale[None], strains)
         unit = (torch.stack(style, 1) - self.style_ends[:, 0]) / self.style_ends[:, 1]
         out = self.network(inputs, unit).float()
-        return out * _channels(self.output_scale[: out.shape[1]], out)
+        return out * to_channels(self.output_scale[None, : out.shape[1]], out)
 
     def _with_derivative(self, epoch: _Epoch, zeldovich: Tensor, *derived: Tensor) -> Tensor:
         """psi, and ``a H d psi / d ln a`` along the growth of this universe."""
@@ -247,48 +254,12 @@ class Displacement(Emulator):
         fields = (zeldovich, *derived)
         point = (fraction, amplitude, *fields)
         # What is of second order in the displacement grows at twice its rate.
-        growing = [n * _column(rate, zeldovich) * x for n, x in zip((1, 1, 2), fields, strict=False)]
+        growing = [
+            n * to_channels(rate[:, None], zeldovich) * x for n, x in zip((1, 1, 2), fields, strict=False)
+        ]
         motion = (-3 * fraction * (1 - fraction), rate * amplitude, *growing)
         with warnings.catch_warnings():
             # Forward mode loads a part of torch that warns of another one.
             warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated")
             psi, speed, *_ = torch.func.jvp(displacement, point, motion)
-        return torch.cat([psi, _column(hubble, psi) * speed], 1)
-
-    def generate(
-        self,
-        params: Tensor,
-        generators: Sequence[torch.Generator],
-        coarse: Tensor | None = None,
-        shape: Sequence[int] | None = None,
-    ) -> Tensor:
-        """Deterministic: the generators are not used.
-
-        Raises:
-            InputError: without Zel'dovich displacements, or with those of another shape.
-        """
-        del generators
-        cells = self.grid.shape if shape is None else tuple(shape)
-        coarse = check_coarse(coarse, self.grid.dim, cells, self.network.factor, INPUT)
-        return self.predict(coarse.to(params), params)
-
-
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    """``(B,)`` shaped to broadcast over fields."""
-    return values.reshape(-1, *(1,) * (like.ndim - 1))
-
-
-def _channels(values: Tensor, like: Tensor) -> Tensor:
-    """``(C,)`` shaped to broadcast over fields."""
-    return values.reshape(-1, *(1,) * (like.ndim - 2))
-
-
-def _mean_square(fields: Tensor) -> Tensor:
-    """Of each channel of each row, ``(B, C)``."""
-    return fields.flatten(2).square().mean(2)
-
-
-def _shared(squares: Tensor, groups: list[int]) -> Tensor:
-    """Root mean squares ``(C,)``, one number for each group of channels."""
-    parts = squares.mean(0).split(groups)
-    return torch.cat([part.mean().sqrt().clamp(min=1e-12).expand(len(part)) for part in parts])
+        return torch.cat([psi, to_channels(hubble[:, None], psi) * speed], 1)

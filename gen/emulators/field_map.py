@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
-from gen.emulators.base import Emulator
 from gen.emulators.closed_forms import ClosedForm, Guess, Universe, from_config
-from gen.emulators.conditioning import check_coarse, fitting_rows
+from gen.emulators.conditioning import Deterministic, check_coarse, fitting_rows, mean_square, shared_scale
 from gen.emulators.perturbation import GrowthTable
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from gen.data.base import SimulationSet
 
 
-class FieldMap(Emulator):
+class FieldMap(Deterministic):
     r"""A displacement field [Mpc/h] of every particle, given others of the same particles.
 
     ``psi = closed form + weight U(inputs; theta)``, where the closed form, its weight and the inputs of the
@@ -40,8 +39,6 @@ class FieldMap(Emulator):
         InputError: for a grid that is no periodic box, or parameters that the closed form lacks.
     """
 
-    micro_batch = 4
-    needs_coarse = True
     input_scale: Tensor
     output_scale: Tensor
     residual_scale: Tensor
@@ -97,21 +94,21 @@ class FieldMap(Emulator):
                 f"{'no' if data.coarse is None else data.coarse.shape[1]} coarse ones"
             )
         rows = fitting_rows(data, 256)
-        self._check(data.coarse[rows], self.grid.shape)
+        self.check(data.coarse[rows], self.grid.shape)
         inputs, lacking, weights = [], [], []
         for i in rows.split(16):
             guess = self._guess(data.coarse[i].float(), data.params[i].float())
             true = data.values[i].float()
             _refuse_strangers(guess.made, true, data.simulation[i])
-            inputs.append(_mean_square(guess.inputs))
-            lacking.append(_mean_square(true - guess.made))
+            inputs.append(mean_square(guess.inputs))
+            lacking.append(mean_square(true - guess.made))
             weights.append(guess.weight)
-        self.input_scale.copy_(_shared(torch.cat(inputs), self.formula.groups(self.grid.dim)))
-        self.output_scale.copy_(_shared(torch.cat(lacking), [self.n_channels]))
+        self.input_scale.copy_(shared_scale(torch.cat(inputs), self.formula.groups(self.grid.dim)))
+        self.output_scale.copy_(shared_scale(torch.cat(lacking), [self.n_channels]))
         size = torch.cat(weights).square().mean().sqrt().clamp(min=1e-6)
         self.residual_scale.copy_(self.output_scale / size)
 
-    def _check(self, coarse: Tensor | None, shape: Sequence[int]) -> Tensor:
+    def check(self, coarse: Tensor | None, shape: Sequence[int]) -> Tensor:
         coarse = check_coarse(coarse, self.n_coarse, shape, self.network.factor, self.formula.coarse)
         side = min(n * d for n, d in zip(shape, self.grid.spacing, strict=True))
         worst = coarse[:, : self.grid.dim].flatten(2).std(2).max().item()
@@ -142,22 +139,6 @@ class FieldMap(Emulator):
         out = self.network(inputs, self.space.normalise(params)).float()
         return guess.made + to_channels(guess.weight[:, None] * self.residual_scale, out) * out
 
-    def generate(
-        self,
-        params: Tensor,
-        generators: Sequence[torch.Generator],
-        coarse: Tensor | None = None,
-        shape: Sequence[int] | None = None,
-    ) -> Tensor:
-        """Deterministic: the generators are not used.
-
-        Raises:
-            InputError: without the fields that it starts from, or with those of another shape.
-        """
-        del generators
-        coarse = self._check(coarse, self.grid.shape if shape is None else tuple(shape))
-        return self.predict(coarse.to(params), params)
-
 
 def _refuse_strangers(made: Tensor, true: Tensor, simulation: Tensor) -> None:
     """Fields that have nothing to do with their coarse ones correlate by 0; pairs by 0.9 and more."""
@@ -169,14 +150,3 @@ def _refuse_strangers(made: Tensor, true: Tensor, simulation: Tensor) -> None:
             f"the fields of simulation {int(simulation[worst])} do not match their coarse fields: the "
             f"correlation with what these lead to is {r[worst]:.2f}; give pairs of the same particles"
         )
-
-
-def _mean_square(fields: Tensor) -> Tensor:
-    """Of each channel of each row, ``(B, C)``."""
-    return fields.flatten(2).square().mean(2)
-
-
-def _shared(squares: Tensor, groups: list[int]) -> Tensor:
-    """Root mean squares ``(C,)``, one number for each group of channels."""
-    parts = squares.mean(0).split(groups)
-    return torch.cat([part.mean().sqrt().clamp(min=1e-12).expand(len(part)) for part in parts])

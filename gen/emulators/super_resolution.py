@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gen.emulators.base import Emulator
 from gen.emulators.chunks import white_channels
-from gen.emulators.conditioning import C, Channels, check_coarse, fitting_rows
+from gen.emulators.conditioning import C, Channels, check_coarse, fitting_rows, refuse_negative
 from gen.emulators.gap import SummaryGap
 from gen.emulators.marginal import Marginal, empirical_quantiles
 from gen.emulators.missing_modes import MissingModes
@@ -111,7 +111,7 @@ class SuperResolution(Emulator):
                 f"and {'none' if data.coarse is None else data.coarse.shape[1]}"
             )
         self._check(data.coarse, self.grid.shape)
-        _refuse_negative(data.coarse)
+        refuse_negative(data.coarse)
         rows = fitting_rows(data, max(64, 2**24 // self.grid.n_cells))
         values, params = data.values[rows].float(), data.params[rows].float()
         coarse = data.coarse[rows].float()
@@ -195,15 +195,17 @@ class SuperResolution(Emulator):
     ) -> Iterator[Tensor]:
         """x, u and the noise of each resolution, one after the other."""
         density = self._check(coarse, shape)[:, 0].unsqueeze(1).to(params)
-        _refuse_negative(density)
+        refuse_negative(density)
         noise = white_channels(generators, 1 + self.n_noise, shape)
-        # u is made twice: a large box has no room for it and x.
-        known = self.missing.known(self.upsampled(density, params), params)
+        u: Tensor | None = self.upsampled(density, params)
+        known = self.missing.known(u, params)
+        if u.numel() > self.SLAB:  # a large box has no room for it and x: it is made again
+            u = None
         x = self.missing.completed(*known, next(noise).to(params).unsqueeze(1), params)
         del known
         yield self._floored(x, params)[:, 0]
         del x
-        yield self.upsampled(density, params)[:, 0]
+        yield (self.upsampled(density, params) if u is None else u)[:, 0]
         for channel in noise:
             yield channel.to(params)
 
@@ -267,11 +269,6 @@ class PairCritic(nn.Module):
         views = [y, u, *(torch.tanh(density / 10) for density in densities)]
         extra = None if spectra is None else spectra.spectra(y, densities[0])
         return self.critic(torch.cat(views, 1), emulator.space.normalise(params), extra)
-
-
-def _refuse_negative(density: Tensor) -> None:
-    if not bool((density >= 0).all()):
-        raise InputError("coarse must be a density 1 + delta, which is never negative; add 1 to delta")
 
 
 def _prolonged(quantiles: Tensor, scores: Tensor, empty: float, n_cells: int, over: float = 0.5) -> Tensor:

@@ -54,15 +54,19 @@ def _inside(x: Tensor, width: int) -> Tensor:
     return x[(..., *(slice(width, -width),) * (x.ndim - 2))]
 
 
-class _Wrap(torch.autograd.Function):
-    @staticmethod
-    def forward(x: Tensor, width: int) -> Tensor:
-        return _wrapped(x, width)
+class _Linear(torch.autograd.Function):
+    """A linear map of a field and a width, which is all that its derivatives know."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
         del output
         ctx.width = inputs[1]
+
+
+class _Wrap(_Linear):
+    @staticmethod
+    def forward(x: Tensor, width: int) -> Tensor:
+        return _wrapped(x, width)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
@@ -73,15 +77,10 @@ class _Wrap(torch.autograd.Function):
         return wrap_pad(tangents[0], ctx.width)
 
 
-class _Fold(torch.autograd.Function):
+class _Fold(_Linear):
     @staticmethod
     def forward(x: Tensor, width: int) -> Tensor:
         return _folded(x, width)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
-        del output
-        ctx.width = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:

@@ -10,7 +10,7 @@ from gen.errors import InputError
 from gen.fields import Grid
 from gen.simulate.displacement import zeldovich
 from gen.simulate.initial import sum_of_squares, wavevector
-from gen.simulate.nbody_pairs import VECTORS, Layout, Pair, Run, check_box, joined
+from gen.simulate.nbody_pairs import VECTORS, Layout, Pair, Run, check_box, check_halves, joined
 from gen.simulate.neutrinos import suppression
 from gen.simulate.theory import Cosmology
 
@@ -146,11 +146,7 @@ class SuperResolutionSlab:
         if grid.dim != 2 or len(set(grid.shape)) > 1 or len(set(grid.box_size)) > 1:
             raise InputError(f"a slab is seen on a square grid of two axes, got {grid}")
         check_box(_cube(grid), self.steps, self.mesh_factor, self.oversampling)
-        if grid.shape[0] % 4 or grid.shape[0] < 8:
-            raise InputError(
-                f"the grid of a super-resolution set needs 8 cells or more a side, a multiple of 4, got "
-                f"{grid.shape[0]}"
-            )
+        check_halves(grid)
         if not 1 <= self.depth <= grid.shape[0] // 2:
             raise InputError(
                 f"depth must be 1 to {grid.shape[0] // 2} coarse cells, the box's side, got {self.depth}"

@@ -23,7 +23,7 @@ from torch import Tensor
 from gen.errors import InputError
 from gen.simulate.displacement import HUBBLE, Motion
 from gen.simulate.growth import Growth
-from gen.simulate.initial import displacements, wavevector
+from gen.simulate.initial import displacements, divergence_modes
 from gen.simulate.mass_assignment import deposit, readout, wrap
 from gen.simulate.particle_mesh import ParticleMesh, even_steps
 
@@ -128,7 +128,7 @@ def proposed(solver: ParticleMesh, zeldovich: Tensor, displacement: Tensor | Non
             )
     growth, end = solver.growth, solver.steps[-1]
     d1, d2 = float(growth.first(end)), float(growth.second(end))
-    first, second = displacements(_linear_density(zeldovich / d1, solver.box_size), solver.box_size)
+    first, second = displacements(divergence_modes(zeldovich / d1, solver.box_size), solver.box_size)
     lost = (d1 * first - zeldovich).square().mean().sqrt() / zeldovich.square().mean().sqrt().clamp(min=1e-30)
     if not lost < 1e-3:
         raise InputError(
@@ -140,13 +140,6 @@ def proposed(solver: ParticleMesh, zeldovich: Tensor, displacement: Tensor | Non
     if not displacement.isfinite().all():
         raise InputError("a proposed displacement must be finite; the emulator's is not")
     return Perturbed(growth, solver.start, end, first, second, displacement - d1 * first - d2 * second)
-
-
-def _linear_density(first: Tensor, box_size: float) -> Tensor:
-    """Modes of - div psi1."""
-    modes = torch.fft.rfftn(first, dim=(2, 3, 4))
-    k = wavevector(first.shape[-1], box_size, first.device, odd=True)
-    return torch.stack([-1j * ki * modes[:, i] for i, ki in enumerate(k)]).sum(0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,6 +85,13 @@ def at_cell_centres(modes: Tensor) -> Tensor:
     return modes * torch.polar(torch.ones_like(phase), phase)
 
 
+def divergence_modes(displacement: Tensor, box_size: float) -> Tensor:
+    """Modes ``(B, n, n, n/2+1)`` of - div psi, the linear density of a displacement ``(B, 3, n, n, n)``."""
+    modes = torch.fft.rfftn(displacement, dim=(2, 3, 4))
+    k = wavevector(displacement.shape[-1], box_size, displacement.device, odd=True)
+    return torch.stack([-1j * ki * modes[:, i] for i, ki in enumerate(k)]).sum(0)
+
+
 def displacements(delta: Tensor, box_size: float) -> tuple[Tensor, Tensor]:
     """First and second order displacement at unit growth, each ``(B, 3, n, n, n)`` [Mpc/h].
 

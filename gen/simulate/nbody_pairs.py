@@ -141,11 +141,7 @@ class SuperResolution:
                 f"{self.oversampling}"
             )
         check_box(grid, self.steps, self.mesh_factor, self.oversampling)
-        if grid.shape[0] % 4 or grid.shape[0] < 8:
-            raise InputError(
-                f"the grid of a super-resolution set needs 8 cells or more a side, a multiple of 4, got "
-                f"{grid.shape[0]}"
-            )
+        check_halves(grid)
 
     def layout(self, grid: Grid) -> Layout:
         half = tuple(n // 2 for n in grid.shape)
@@ -187,21 +183,36 @@ class Run:
         """Motion at each of the rising scale factors, which are ends of steps beside the even ones."""
         if not self.steps:
             return [second_order(modes, self.box_size, self.growth, a) for a in scale_factors]
-        n = modes.shape[1]
-        height = sharpening_height(self.box_size / n) * self.cosmo.sigma_8**2
-        solver = ParticleMesh(
-            n,
-            self.box_size,
-            self.cosmo.Omega_m,
-            tuple(sorted({*even_steps(self.steps, end=scale_factors[-1]), *scale_factors})),
-            mesh_factor=self.mesh_factor,
-            sharpening=(height, SHARPENING[1]),
-        )
+        steps = tuple(sorted({*even_steps(self.steps, end=scale_factors[-1]), *scale_factors}))
+        solver = calibrated_mesh(self.cosmo, modes.shape[1], self.box_size, steps, self.mesh_factor)
         return [motion(solver, snapshot) for snapshot in solver.run(modes, scale_factors)]
 
     def density(self, particles: int, mesh: int) -> Tensor:
         moved = self.evolved(self.modes(particles)).displacement
         return density(moved, self.box_size, mesh).cpu()
+
+
+def check_halves(grid: Grid) -> None:
+    """Refuse a grid that a run of half as many cells a side does not fit.
+
+    Raises:
+        InputError: for it.
+    """
+    if grid.shape[0] % 4 or grid.shape[0] < 8:
+        raise InputError(
+            f"the grid of a super-resolution set needs 8 cells or more a side, a multiple of 4, got "
+            f"{grid.shape[0]}"
+        )
+
+
+def calibrated_mesh(
+    cosmo: Cosmology, n: int, box_size: float, steps: Sequence[float], mesh_factor: int = 2
+) -> ParticleMesh:
+    """The particle mesh of ``n^3`` particles whose force is sharpened as ``HEIGHTS`` says."""
+    sharpening = sharpening_height(box_size / n) * cosmo.sigma_8**2, SHARPENING[1]
+    return ParticleMesh(
+        n, box_size, cosmo.Omega_m, tuple(steps), mesh_factor=mesh_factor, sharpening=sharpening
+    )
 
 
 def sharpening_height(spacing: float) -> float:

@@ -17,7 +17,7 @@ from gen.fields import Fields
 from gen.noise import sample_generator
 from gen.training.losses import R1, AdversarialLoss, Critic
 from gen.training.optimisation import Adam, set_rate, update_average
-from gen.training.stepping import Training, TrainingStopped, needs_coarse
+from gen.training.stepping import Training, TrainingStopped
 
 __all__ = ["AdversarialEmulator", "AdversarialTraining", "TrainingStopped", "check_adversarial"]
 
@@ -117,7 +117,7 @@ class AdversarialTraining(Training):
         self._set_rates(for_generator, for_critic)
         moves = self.moves_generator(self.step)
         noise = [sample_generator(self.seed, row, "latent") for row in rows]
-        given = {"coarse": batch.coarse} if needs_coarse(self.emulator) else {}
+        given = {"coarse": batch.coarse} if self.emulator.needs_coarse else {}
         critic: Critic = partial(self.critic, **given)
         with torch.no_grad():
             latent = self.generator.draw_latent(batch.params, noise, **given)
@@ -133,7 +133,7 @@ class AdversarialTraining(Training):
     def rehearse(self, batch: Fields) -> tuple[int, ...]:
         """The generator's loss on a batch, for what it keeps in memory; the shape of one field."""
         noise = [sample_generator(0, i, "plan") for i in range(len(batch.params))]
-        given = {"coarse": batch.coarse} if needs_coarse(self.emulator) else {}
+        given = {"coarse": batch.coarse} if self.emulator.needs_coarse else {}
         fake = self.generator.decode(self.generator.draw_latent(batch.params, noise, **given), batch.params)
         self.critic(fake, batch.params, **given)
         return tuple(fake.shape)[1:]

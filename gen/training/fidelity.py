@@ -10,6 +10,7 @@ from torch import Tensor
 from gen.emulators.particles import eulerian
 from gen.errors import InputError
 from gen.fields import Grid
+from gen.nets.layers import to_channels
 
 
 class RegressionLoss(ABC):
@@ -31,7 +32,7 @@ class MeanSquare(RegressionLoss):
 
     def terms(self, made: Tensor, true: Tensor, scale: Tensor, grid: Grid) -> dict[str, Tensor]:
         del grid
-        return {"mean_square": ((made - true) / _channels(scale, made)).square().mean()}
+        return {"mean_square": ((made - true) / to_channels(scale[None].to(made), made)).square().mean()}
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,14 @@ class LagrangianEulerian(RegressionLoss):
                 f"LagrangianEulerian needs {dim} channels of displacement, or {2 * dim} with velocity, "
                 f"got {made.shape[1]}"
             )
-        lagrangian = (made - true) / _channels(scale, made)
+        lagrangian = (made - true) / to_channels(scale[None].to(made), made)
         meshed = eulerian(made, grid) - eulerian(true, grid)
         terms = {
             "displacement": self.lagrangian * self._log(lagrangian[:, :dim]),
             "density": self._log(meshed[:, :1]),
         }
         if made.shape[1] > dim:
-            momentum = meshed[:, 1:] / _channels(scale[dim:], made)
+            momentum = meshed[:, 1:] / to_channels(scale[None, dim:].to(made), made)
             terms["velocity"] = self.lagrangian * self._log(lagrangian[:, dim:])
             terms["momentum"] = self._log(momentum)
         return terms
@@ -80,8 +81,3 @@ class LagrangianEulerian(RegressionLoss):
     def _log(self, error: Tensor) -> Tensor:
         """Mean over boxes of the logarithm of the mean square."""
         return (error.square().flatten(1).mean(1) + self.floor).log().mean()
-
-
-def _channels(values: Tensor, like: Tensor) -> Tensor:
-    """``(C,)`` shaped to broadcast over fields."""
-    return values.to(like).reshape(-1, *(1,) * (like.ndim - 2))

@@ -22,11 +22,6 @@ class TrainingStopped(InputError):
     """A run that cannot go on; the message is one sentence with the reason and a remedy."""
 
 
-def needs_coarse(emulator: Emulator) -> bool:
-    """Whether an emulator makes fields from other fields, not from parameters and noise alone."""
-    return bool(getattr(emulator, "needs_coarse", False))
-
-
 class Training(LightningModule):
     """An emulator in training by manual optimisation, with a moving average of its weights.
 
