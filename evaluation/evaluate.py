@@ -21,6 +21,7 @@ from evaluation.spread import spread
 from evaluation.thresholds import Thresholds
 from evaluation.verdict import FAMILIES
 from gen.fields import Grid
+from gen.io.rows import Rows, Values
 
 PIXELS = "pixels"  # their distribution, measured beside the statistics
 BLOCK = 1 << 24  # bytes of fields that are measured as one task
@@ -98,12 +99,22 @@ def measure_samples(
     """Every sample by its ruler, a block of fields at a time."""
     rows = max(1, BLOCK // (4 * grid.n_cells))
     blocks = [(i, start) for i, (_, s) in enumerate(pairs) for start in range(0, len(s), rows)]
-    tasks = ((pairs[i][0], pairs[i][1].values[start : start + rows].clone()) for i, start in blocks)
+    tasks = ((pairs[i][0], own_copy(pairs[i][1].values, start, start + rows)) for i, start in blocks)
     sizes = [min(rows, len(pairs[i][1]) - start) for i, start in blocks]
     parts: list[list[dict[str, np.ndarray]]] = [[] for _ in pairs]
     for (i, _), part in zip(blocks, spread(measure_block, tasks, executor, "maps", sizes), strict=True):
         parts[i].append(part)
     return [_joined(of, sample) for of, (_, sample) in zip(parts, pairs, strict=True)]
+
+
+def own_copy(values: Values, start: int, stop: int) -> torch.Tensor:
+    """Some fields in memory of their own: of a view, all that it looks at would be sent to the worker.
+
+    The copy is NumPy's. PyTorch asks for aligned memory, and blocks of that size and kind are not used a
+    second time by the C library, so that a process that sends many would grow with every one.
+    """
+    block = values[start:stop]
+    return block if isinstance(values, Rows) else torch.from_numpy(block.cpu().numpy().copy())
 
 
 def _joined(parts: list[dict[str, np.ndarray]], sample: Sample) -> dict[str, Measured]:

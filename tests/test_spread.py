@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from report_fields import INTERIOR, file_of, grid_of, thresholds
 
+from evaluation.evaluate import own_copy
 from evaluation.report import report
 from evaluation.spread import spread, workers
 from gen.errors import InputError
@@ -58,3 +62,26 @@ def test_an_address_without_scheduler_is_one_sentence() -> None:
     pytest.importorskip("distributed", reason="Dask is an extra")
     with pytest.raises(InputError, match="no Dask scheduler answers at nonsense"), workers(1, "nonsense://x"):
         pass
+
+
+def slow_sum(values: torch.Tensor) -> float:
+    time.sleep(0.02)
+    return float(values.sum())
+
+
+def private_memory() -> int:
+    """MiB of this process alone."""
+    found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    assert found
+    return int(found[1]) >> 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the process's memory from /proc")
+def test_blocks_that_were_sent_leave_no_memory_behind() -> None:
+    fields, rows = torch.ones(64, 1, 256, 256), 64
+    with workers(2) as executor:
+        before = private_memory()
+        tasks = ((own_copy(fields, 0, rows),) for _ in range(80))
+        assert spread(slow_sum, tasks, executor, "test", [1] * 80, in_flight=8) == [64.0 * 256**2] * 80
+        # 80 blocks of 16 MiB are 1280 MiB; 8 of them, in two copies, may be waiting.
+        assert private_memory() - before < 400
