@@ -32,9 +32,15 @@ MAY_IMPORT = {
     "gen.config": {"gen.errors", "gen.fields", "gen.yaml_text", "gen.checkpoint_folder"},
     "gen.io": CORE,
     "gen.nets": CORE,
-    # Closed forms of gravity, which residuals start from: growth rates, and particles on a mesh.
+    # Closed forms of gravity, which residuals start from: growth rates, particles on a mesh, and lattices.
     "gen.emulators": CORE
-    | {"gen.nets", "gen.simulate.growth", "gen.simulate.mass_assignment", "gen.simulate.neutrinos"},
+    | {
+        "gen.nets",
+        "gen.simulate.growth",
+        "gen.simulate.lattices",
+        "gen.simulate.mass_assignment",
+        "gen.simulate.neutrinos",
+    },
     # The record that simulations are handed on in is data's; nothing else of data is.
     "gen.simulate": CORE | READING | {"gen.data.base", "gen.processes"},
     "gen.data": CORE | READING | {"gen.simulate", "gen.io"},

@@ -56,6 +56,8 @@ class ClosedForm(ABC):
     coarse: ClassVar[str]
     #: Vector fields in it, the first of them a displacement [Mpc/h].
     n_vectors: ClassVar[int] = 1
+    #: Vector fields that it makes, the first of them a displacement [Mpc/h].
+    n_made: ClassVar[int] = 1
     #: Parameters without which it says nothing.
     needs: ClassVar[tuple[str, ...]] = ("Omega_m",)
 
@@ -201,6 +203,37 @@ class NeutrinoFilter(ClosedForm):
         return Guess(made, inputs, 4 * fraction(om, mass, self.h))
 
 
+@dataclass(frozen=True)
+class ShortWaves(ClosedForm):
+    """Displacement and velocity of a coarse run's matter, and of the waves that it lacks by Zel'dovich.
+
+    ``psi = psi_coarse + psi1``, ``v = v_coarse + a H f psi1``, with psi1 the Zel'dovich displacement of the
+    shorter waves, whose motion with the long ones and whose collapse are left to the network.
+
+    Args:
+        redshift: of the fields, if the parameter space has no ``z``.
+    """
+
+    redshift: float = 0.0
+    coarse: ClassVar[str] = (
+        "displacement [Mpc/h] and velocity [km/s] of a coarse run at the fine particles, and the Zel'dovich "
+        "displacement [Mpc/h] of the waves that it lacks"
+    )
+    n_vectors: ClassVar[int] = 3
+    n_made: ClassVar[int] = 2
+
+    def groups(self, dim: int) -> list[int]:
+        return [dim, dim * (dim - 1) // 2] * self.n_vectors
+
+    def __call__(self, coarse: Tensor, universe: Universe) -> Guess:
+        psi, v, waves = coarse.chunk(3, 1)
+        fraction, hubble = universe.epoch(universe.redshift(self.redshift))
+        rate = hubble * universe.growth(fraction).first_rate
+        made = torch.cat([psi + waves, v + to_channels(rate[:, None], waves) * waves], 1)
+        inputs = torch.cat([strain(x, universe.spacing) for x in (psi, v, waves)], 1)
+        return Guess(made, inputs, torch.ones_like(rate))
+
+
 def from_config(config: Mapping[str, Any]) -> ClosedForm:
     """The closed form that ``to_config`` described.
 
@@ -209,7 +242,7 @@ def from_config(config: Mapping[str, Any]) -> ClosedForm:
     """
     arguments = dict(config)
     kind = arguments.pop("kind", None)
-    for leaf in (SecondOrderInverse, Hermite, NeutrinoFilter):
-        if kind == leaf.__name__:
-            return leaf(**arguments)
-    raise InputError(f"a closed form must be SecondOrderInverse, Hermite or NeutrinoFilter, got {kind!r}")
+    leaves = {leaf.__name__: leaf for leaf in (SecondOrderInverse, Hermite, NeutrinoFilter, ShortWaves)}
+    if kind not in leaves:
+        raise InputError(f"a closed form must be one of {', '.join(leaves)}, got {kind!r}")
+    return leaves[kind](**arguments)

@@ -60,14 +60,14 @@ class FieldMap(Deterministic):
             )
         closed_form.check(space)
         self.formula, self.widths = closed_form, list(widths)
-        self.n_channels = grid.dim
+        self.n_channels = closed_form.n_made * grid.dim
         self.n_coarse = closed_form.n_vectors * grid.dim
         n_in = sum(closed_form.groups(grid.dim))
         self.growth = GrowthTable()
-        self.network = UNet(grid.dim, n_in, grid.dim, len(space), widths, "circular")
+        self.network = UNet(grid.dim, n_in, self.n_channels, len(space), widths, "circular")
         self.register_buffer("input_scale", torch.ones(n_in))
-        self.register_buffer("output_scale", torch.ones(grid.dim))
-        self.register_buffer("residual_scale", torch.ones(grid.dim))
+        self.register_buffer("output_scale", torch.ones(self.n_channels))
+        self.register_buffer("residual_scale", torch.ones(self.n_channels))
 
     def to_config(self) -> dict[str, Any]:
         return {**self._base_config(), "closed_form": self.formula.to_config(), "widths": self.widths}
@@ -99,17 +99,22 @@ class FieldMap(Deterministic):
         for i in rows.split(16):
             guess = self._guess(data.coarse[i].float(), data.params[i].float())
             true = data.values[i].float()
-            _refuse_strangers(guess.made, true, data.simulation[i])
+            displaced = slice(0, self.grid.dim)
+            _refuse_strangers(guess.made[:, displaced], true[:, displaced], data.simulation[i])
             inputs.append(mean_square(guess.inputs))
             lacking.append(mean_square(true - guess.made))
             weights.append(guess.weight)
         self.input_scale.copy_(shared_scale(torch.cat(inputs), self.formula.groups(self.grid.dim)))
-        self.output_scale.copy_(shared_scale(torch.cat(lacking), [self.n_channels]))
+        self.output_scale.copy_(shared_scale(torch.cat(lacking), [self.grid.dim] * self.formula.n_made))
         size = torch.cat(weights).square().mean().sqrt().clamp(min=1e-6)
         self.residual_scale.copy_(self.output_scale / size)
 
     def check(self, coarse: Tensor | None, shape: Sequence[int]) -> Tensor:
         coarse = check_coarse(coarse, self.n_coarse, shape, self.network.factor, self.formula.coarse)
+        return self.ordered(coarse, shape)
+
+    def ordered(self, coarse: Tensor, shape: Sequence[int]) -> Tensor:
+        """The given fields, if their particles are in the order of the cells of a box of ``shape``."""
         side = min(n * d for n, d in zip(shape, self.grid.spacing, strict=True))
         worst = coarse[:, : self.grid.dim].flatten(2).std(2).max().item()
         if not worst <= 0.2 * side:
@@ -124,11 +129,11 @@ class FieldMap(Deterministic):
         return self.formula(coarse, Universe(columns, self.growth, self.grid.spacing))
 
     def closed_form(self, coarse: Tensor, params: Tensor) -> Tensor:
-        """The closed form's displacement [Mpc/h] at the parameters, ``(B, dim, *shape)``."""
+        """The closed form's fields at the parameters, ``(B, n_channels, *shape)``."""
         return self._guess(coarse, params).made
 
     def predict(self, coarse: Tensor, params: Tensor) -> Tensor:
-        """Displacement [Mpc/h] ``(B, dim, *shape)``, differentiable in all.
+        """Displacement [Mpc/h] and what else is made, ``(B, n_channels, *shape)``, differentiable in all.
 
         Args:
             coarse: what the closed form takes, ``(B, n_vectors dim, *shape)``.

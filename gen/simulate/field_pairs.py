@@ -10,7 +10,17 @@ from gen.errors import InputError
 from gen.fields import Grid
 from gen.simulate.displacement import zeldovich
 from gen.simulate.initial import sum_of_squares, wavevector
-from gen.simulate.nbody_pairs import VECTORS, Layout, Pair, Run, check_box, check_halves, joined
+from gen.simulate.lattices import interpolated, lacking
+from gen.simulate.nbody_pairs import (
+    MOTION_UNIT,
+    VECTORS,
+    Layout,
+    Pair,
+    Run,
+    check_box,
+    check_halves,
+    joined,
+)
 from gen.simulate.neutrinos import suppression
 from gen.simulate.theory import Cosmology
 
@@ -123,6 +133,37 @@ class NeutrinoLike:
         ratio = suppression(k, torch.tensor(cosmo.Omega_m), torch.tensor(m_nu), cosmo.h)
         both = (massless * ratio.sqrt(), massless)
         return Pair(*(run.evolved(modes).displacement.cpu() for modes in both))
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """A run, and all that it knew at the start beyond a run of half as many particles a side.
+
+    Values: displacement [Mpc/h] and peculiar velocity [km/s], channels x, y, z, vx, vy, vz. Coarse: those of
+    the coarse run of the same universe, interpolated to the fine particles, and the Zel'dovich displacement
+    [Mpc/h] of the waves that it lacks, linear theory at the same redshift; 9 channels.
+
+    Args:
+        steps, mesh_factor: of both runs, as of ``gen.simulate.nbody_pairs.Displacement``.
+    """
+
+    steps: int = 12
+    mesh_factor: int = 2
+
+    def check(self, grid: Grid) -> None:
+        check_box(grid, self.steps, self.mesh_factor)
+        check_halves(grid)
+
+    def layout(self, grid: Grid) -> Layout:
+        return Layout(MOTION_UNIT, 6, VECTORS, 9, grid.shape, (*VECTORS, (6, 7, 8)))
+
+    def fields(self, cosmo: Cosmology, z: float, grid: Grid, seed: int, device: str = "cpu") -> Pair:
+        run = Run(cosmo, z, grid, seed, device, self.steps, self.mesh_factor)
+        n, side = grid.shape[0], grid.box_size[0]
+        modes = run.modes(n)
+        known = interpolated(joined(run.evolved(run.modes(n // 2))), 2)
+        rest = zeldovich(modes * lacking(grid.shape, 2, modes.device), side, run.growth, run.a)
+        return Pair(joined(run.evolved(modes)), torch.cat([known, rest.displacement.cpu()], 1))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from scipy.stats import qmc
 
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
-from gen.simulate.field_pairs import Initial, Intermediate, NeutrinoLike, SuperResolutionSlab
+from gen.simulate.field_pairs import Initial, Intermediate, NeutrinoLike, Refinement, SuperResolutionSlab
 from gen.simulate.galaxies import Galaxies
 from gen.simulate.nbody_pairs import Density, Displacement, SuperResolution
 from gen.simulate.sources import Lognormal, NBody
@@ -33,6 +33,7 @@ SOURCES = {
     "density": Density,
     "super_resolution": SuperResolution,
     "super_resolution_slab": SuperResolutionSlab,
+    "refinement": Refinement,
     "initial": Initial,
     "intermediate": Intermediate,
     "neutrino_like": NeutrinoLike,
@@ -41,8 +42,8 @@ SOURCES = {
 """Keys of a recipe and what they make: maps of the sky, or boxes at one redshift."""
 MapSource = NBody | Lognormal
 BoxSource = (
-    Displacement | Density | SuperResolution | SuperResolutionSlab | Initial | Intermediate | NeutrinoLike
-    | Galaxies
+    Displacement | Density | SuperResolution | SuperResolutionSlab | Refinement | Initial | Intermediate
+    | NeutrinoLike | Galaxies
 )  # fmt: skip
 REGIONS = ("interior", "edge", "extrapolation")
 

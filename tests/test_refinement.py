@@ -1,0 +1,207 @@
+"""Super-resolution by particles: lattices that nest, waves of given power, fine runs of a coarse one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from gen import checkpoint
+from gen.data.base import SimulationSet
+from gen.emulators.refinement import Refinement
+from gen.errors import InputError
+from gen.fields import Grid, ParameterSpace
+from gen.noise import sample_generator
+from gen.simulate.displacement import second_order
+from gen.simulate.field_pairs import Refinement as Runs
+from gen.simulate.growth import Growth
+from gen.simulate.initial import at_cell_centres, linear_modes, white_noise
+from gen.simulate.lattices import interpolated, lacking
+from gen.simulate.recipe import parse_recipe
+from gen.simulate.run import load_simulations, simulate
+from gen.simulate.theory import Cosmology, linear_power
+
+N, BOX = 16, 32.0
+GRID = Grid((N, N, N), BOX, "Mpc/h", True)
+SPACE = ParameterSpace(("Omega_m", "sigma_8"), (0.1, 0.6), (0.5, 1.0))
+
+
+def plane_waves(shape: tuple[int, ...], waves: list[tuple[int, ...]]) -> Tensor:
+    """A sum of plane waves at the centres of the cells of a unit box, ``(1, 1, *shape)``."""
+    x = torch.meshgrid(*[(torch.arange(n) + 0.5) / n for n in shape], indexing="ij")
+    total = torch.full(shape, 0.7)
+    for i, k in enumerate(waves):
+        total += torch.cos(2 * math.pi * sum(a * b for a, b in zip(k, x, strict=True)) + i)
+    return total[None, None]
+
+
+@pytest.mark.parametrize(
+    ("shape", "factor", "waves"),
+    [
+        ((8, 8, 8), 2, [(1, 2, 0), (-3, 3, 1), (0, -2, 3)]),
+        ((6, 12), 3, [(2, -5), (-1, 3)]),
+        ((5, 7), 2, [(2, 3), (-2, 1)]),
+    ],
+)
+def test_interpolation_is_exact_below_the_nyquist_planes(shape, factor, waves) -> None:
+    fine = tuple(factor * n for n in shape)
+    made = interpolated(plane_waves(shape, waves), factor)
+    torch.testing.assert_close(made, plane_waves(fine, waves), atol=1e-5, rtol=0)
+
+
+def test_each_wave_is_on_the_coarse_lattice_or_lacking() -> None:
+    noise = white_noise([sample_generator(3, 0)], N)
+    missing = lacking((N, N, N), 2)
+    short = torch.fft.irfftn(at_cell_centres(noise * missing), s=(N, N, N), dim=(1, 2, 3))
+    coarse = at_cell_centres(white_noise([sample_generator(3, 0)], N // 2))
+    long = torch.fft.irfftn(coarse, s=(N // 2,) * 3, dim=(1, 2, 3)) / 8
+    whole = torch.fft.irfftn(at_cell_centres(noise), s=(N, N, N), dim=(1, 2, 3))
+    torch.testing.assert_close(interpolated(long[None], 2)[0] + short, whole, atol=1e-5, rtol=0)
+
+
+def test_the_runs_of_a_pair_are_one_universe() -> None:
+    """At second order and small amplitude a fine run is the coarse one and its own short waves."""
+    weak = Cosmology(0.3, 0.1)
+    pair = Runs(steps=0).fields(weak, 9.0, GRID, seed=4)
+    assert pair.values.shape == (1, 6, N, N, N)
+    assert pair.coarse is not None
+    psi, v, waves = pair.coarse.chunk(3, 1)
+    growth, a = Growth(0.3), 0.1
+    rate = 100 * float(growth.first_momentum(a)) / a / float(growth.first(a))
+    for made, true in ((psi + waves, pair.values[:, :3]), (v + rate * waves, pair.values[:, 3:])):
+        assert (made - true).std() < 0.02 * true.std()
+    assert waves.std() > 0.2 * psi.std()
+
+
+def recipe(boxes: int = 12, steps: int = 4):
+    return parse_recipe(
+        {
+            "name": "pairs",
+            "seed": 1,
+            "grid": {"shape": [N] * 3, "box_size": BOX, "unit": "Mpc/h", "periodic": True},
+            "space": SPACE.to_dict(),
+            "refinement": {"steps": steps},
+            "training": {"cosmologies": boxes, "boxes": 1, "validation": 0},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> SimulationSet:
+    cache = tmp_path_factory.mktemp("refinement")
+    return load_simulations(simulate(recipe(), cache, processes=1))
+
+
+@pytest.fixture(scope="module")
+def emulator(data: SimulationSet) -> Refinement:
+    made = Refinement(GRID, SPACE, widths=(4, 8))
+    made.fit(data)
+    return made.eval()
+
+
+def coarse_run(seed: int, n: int = N // 2) -> Tensor:
+    """2LPT displacement and velocity of a coarse run, ``(1, 6, n, n, n)``."""
+    cosmo = Cosmology(0.3, 0.8)
+    noise = white_noise([sample_generator(seed, 0)], n)
+    modes = at_cell_centres(
+        linear_modes(noise, 4.0 * n, lambda k: torch.from_numpy(linear_power(cosmo, k.double().numpy())))
+    )
+    return torch.cat(second_order(modes, 4.0 * n, Growth(cosmo.Omega_m), 1.0), 1)
+
+
+PARAMS = torch.tensor([[0.3, 0.8]])
+
+
+def test_drawn_waves_have_the_power_of_the_runs(data: SimulationSet, emulator: Refinement) -> None:
+    assert data.coarse is not None
+    true, params = data.coarse[:, 6:].float(), data.params.float()
+    many = 16
+    generators = [sample_generator(5, i) for i in range(many * len(true))]
+    with torch.no_grad():
+        made = emulator.drawn(params.repeat(many, 1), generators, GRID.shape)
+    missing = lacking(GRID.shape, 2)
+    made_power, true_power = (torch.fft.rfftn(x, dim=(2, 3, 4)).abs().square().sum(1) for x in (made, true))
+    assert made_power[:, ~missing].sum() < 1e-9 * made_power.sum()
+    k = GRID.wavenumber()
+    for low, high in ((0.5, 0.75), (0.75, 1.0), (1.0, 1.8)):
+        band = missing & (k > low * GRID.k_nyquist) & (k <= high * GRID.k_nyquist)
+        # Twelve boxes of n / 2 independent waves each say this much.
+        error = math.sqrt(4 / int(band.sum()) / len(true))
+        ratio = float(made_power[:, band].mean() / true_power[:, band].mean())
+        assert abs(ratio - 1) < 4 * error + 0.02
+    # A displacement of waves is a gradient: it has no curl.
+    curl = torch.fft.rfftn(made[:1], dim=(2, 3, 4))
+    kx = torch.fft.fftfreq(N)[:, None, None]
+    ky = torch.fft.fftfreq(N)[None, :, None]
+    assert (kx * curl[:, 1] - ky * curl[:, 0]).abs().max() < 1e-4 * curl.abs().max()
+
+
+def test_it_starts_as_the_coarse_run_and_zeldovich(emulator: Refinement) -> None:
+    run = coarse_run(7)
+    with torch.no_grad():
+        made = emulator.generate(PARAMS, [sample_generator(0, 0)], run)
+        drawn = emulator.drawn(PARAMS, [sample_generator(0, 0)], GRID.shape)
+    torch.testing.assert_close(made[:, :3], interpolated(run[:, :3], 2) + drawn)
+    growth = Growth(0.3)
+    rate = 100 * float(growth.first_momentum(1.0) / growth.first(1.0))
+    torch.testing.assert_close(made[:, 3:], interpolated(run[:, 3:], 2) + rate * drawn, atol=0.05, rtol=1e-3)
+
+
+def test_realisations_share_the_coarse_run_alone(emulator: Refinement) -> None:
+    made = emulator.sample({"Omega_m": 0.3, "sigma_8": 0.8}, n=2, seed=1, coarse=coarse_run(7)).values
+    one, two = torch.fft.rfftn(made[:, :3], dim=(2, 3, 4))
+    missing = lacking(GRID.shape, 2)
+    assert (one - two)[:, ~missing].abs().max() < 1e-3 * one.abs().max()
+    overlap = (one * two.conj())[:, missing].real.sum() / one[:, missing].abs().square().sum()
+    assert abs(overlap) < 0.1
+    again = emulator.sample({"Omega_m": 0.3, "sigma_8": 0.8}, n=2, seed=1, coarse=coarse_run(7)).values
+    assert torch.equal(made, again)
+
+
+def test_known_waves_are_kept(data: SimulationSet, emulator: Refinement) -> None:
+    assert data.coarse is not None
+    rows = slice(0, 2)
+    with torch.no_grad():
+        made = emulator.generate(
+            data.params[rows].float(), [sample_generator(0, i) for i in range(2)], data.coarse[rows].float()
+        )
+        closed = emulator.closed_form(data.coarse[rows].float(), data.params[rows].float())
+    torch.testing.assert_close(made, closed)
+    start, true = data.coarse[rows, :3], data.values[rows, :3]
+    assert (closed[:, :3] - true).square().mean() < (start - true).square().mean()
+
+
+def test_a_larger_box_of_the_same_cells(emulator: Refinement) -> None:
+    big = emulator.sample(PARAMS.double(), coarse=coarse_run(7, n=N), shape=(2 * N,) * 3)
+    assert big.values.shape == (1, 6, 2 * N, 2 * N, 2 * N)
+    small = emulator.sample(PARAMS.double(), n=16, coarse=coarse_run(7))
+    powers = []
+    for made, n in ((big.values, 2 * N), (small.values, N)):
+        k = GRID.resized((n, n, n)).wavenumber()
+        band = lacking((n, n, n), 2) & (k > 0.6 * GRID.k_nyquist) & (k < GRID.k_nyquist)
+        modes = torch.fft.rfftn(made[:, :3], dim=(2, 3, 4), norm="ortho").abs().square().sum(1)
+        powers.append(float((modes * k**4.5)[:, band].mean()))
+    assert powers[0] / powers[1] == pytest.approx(1, abs=0.05)
+
+
+def test_a_checkpoint_is_the_emulator(emulator: Refinement, tmp_path: Path) -> None:
+    checkpoint.save(emulator, tmp_path / "kept", "A test.")
+    kept = checkpoint.load(tmp_path / "kept")
+    run = coarse_run(2)
+    assert torch.equal(kept.sample(PARAMS.double(), coarse=run).values,
+                       emulator.sample(PARAMS.double(), coarse=run).values)  # fmt: skip
+
+
+def test_bad_input_is_one_sentence(data: SimulationSet, emulator: Refinement) -> None:
+    with pytest.raises(InputError, match="coarse run's particles, must have shape"):
+        emulator.sample(PARAMS.double(), coarse=coarse_run(1, n=N))
+    with pytest.raises(InputError, match="give it as coarse"):
+        emulator.sample(PARAMS.double())
+    with pytest.raises(InputError, match="out of order"):
+        emulator.sample(PARAMS.double(), coarse=coarse_run(1) + 40 * torch.randn(1, 6, 8, 8, 8))
+    with pytest.raises(InputError, match="learns from 6 channels"):
+        Refinement(GRID, SPACE, widths=(4, 8)).fit(replace(data, values=data.values[:, :3]))
