@@ -4,8 +4,9 @@
     python benchmarks/calibration.py power -n 20 -o calibration    # planted differences
     python benchmarks/calibration.py figure -o calibration         # draws what is there
 
-Fast fields: lognormal convergence maps of 128^2 cells under a beam of 6 arcmin, cut into 16 maps of one
-"simulation", so that maps of one box share their long waves. 32 boxes of 16 maps (n = 512) on both sides.
+Fast fields: lognormal convergence boxes of 128^2 cells under a beam of 6 arcmin, each cut into 16 maps of
+32^2 cells of one "simulation", so that maps of one box share their long waves. 32 boxes of 16 maps (n = 512)
+on both sides. ``--side 64`` has as many maps of four times the area, in which smaller differences show.
 Where the particle-mesh maps of recipes/data/convergence_2d.yaml are in the cache, halves of them (24 boxes
 each) and the zoo's copula against 32 boxes are judged as well. One process a core; a finished repetition is
 one line of a file, so a run goes on where it was stopped.
@@ -46,8 +47,7 @@ from gen.simulate.run import default_cache, is_simulated, load_simulations
 from gen.simulate.theory import Cosmology
 
 SIDE, BOXES, CUTS = 32, 32, 4
-GRID = Grid((SIDE, SIDE), 1.75, "deg", False)
-BOX = Grid((CUTS * SIDE, CUTS * SIDE), 7.0, "deg", True)
+CELL = 7.0 / 128  # [deg]
 BEAM = 6.0  # full width at half maximum [arcmin]
 FIDUCIAL = Cosmology(0.3, 0.8)
 NBODY = Path("recipes/data/convergence_2d.yaml")
@@ -58,17 +58,24 @@ COPIES, FROZEN = "copies of training maps", "frozen noise"
 Change = Callable[[torch.Tensor, int], torch.Tensor]
 
 
-def simulations(seed: int, cosmo: Cosmology = FIDUCIAL) -> torch.Tensor:
-    """``(BOXES, 1, *BOX.shape)`` independent boxes."""
+def sky(side: int, *, periodic: bool) -> Grid:
+    """A square of cells of one size."""
+    return Grid((side, side), side * CELL, "deg", periodic)
+
+
+def simulations(seed: int, side: int, cosmo: Cosmology = FIDUCIAL) -> torch.Tensor:
+    """``(BOXES, 1, n, n)`` independent boxes, to be cut into maps of ``side`` cells a side."""
+    box = sky(CUTS * side, periodic=True)
     generators = [sample_generator(seed, i, "calibration") for i in range(BOXES)]
     sigma = BEAM / 60 * math.pi / 180 / math.sqrt(8 * math.log(2))
-    beam = torch.exp(-0.5 * (BOX.wavenumber() * sigma) ** 2).float()
-    return torch.fft.irfft2(torch.fft.rfft2(lognormal_convergence(cosmo, BOX, 1.0, generators)) * beam)
+    beam = torch.exp(-0.5 * (box.wavenumber() * sigma) ** 2).float()
+    return torch.fft.irfft2(torch.fft.rfft2(lognormal_convergence(cosmo, box, 1.0, generators)) * beam)
 
 
 def cut(boxes: torch.Tensor) -> Sample:
     """Each box as 16 maps."""
-    parts = boxes.unfold(2, SIDE, SIDE).unfold(3, SIDE, SIDE).reshape(-1, 1, SIDE, SIDE)
+    side = boxes.shape[-1] // CUTS
+    parts = boxes.unfold(2, side, side).unfold(3, side, side).reshape(-1, 1, side, side)
     return Sample(parts.contiguous(), np.repeat(np.arange(BOXES), CUTS**2))
 
 
@@ -76,7 +83,7 @@ def phases(boxes: torch.Tensor, seed: int) -> torch.Tensor:
     """The power of each box with random phases, taken from white noise."""
     noise = torch.randn(boxes.shape, generator=sample_generator(seed, 0, "phases"))
     modes, white = (torch.fft.rfft2(x) for x in (boxes, noise))
-    return torch.fft.irfft2(modes.abs() * white / white.abs().clamp(min=1e-12), s=BOX.shape)
+    return torch.fft.irfft2(modes.abs() * white / white.abs().clamp(min=1e-12), s=boxes.shape[-2:])
 
 
 def less_correlated(boxes: torch.Tensor, seed: int) -> torch.Tensor:
@@ -85,7 +92,7 @@ def less_correlated(boxes: torch.Tensor, seed: int) -> torch.Tensor:
     A box's amplitude, which all bins share through the lognormal's variance, is mixed with Gaussian scatter
     of each bin: the transform is multiplied in shells by factors of unit mean.
     """
-    k = BOX.wavenumber()
+    k = sky(boxes.shape[-1], periodic=True).wavenumber()
     shell = (k.log() * 4).nan_to_num(neginf=0).long()
     shell -= shell.min()
     factor = 1 + 0.15 * torch.randn(
@@ -93,7 +100,7 @@ def less_correlated(boxes: torch.Tensor, seed: int) -> torch.Tensor:
     )
     factor = factor / factor.square().mean(0).sqrt()
     modes = torch.fft.rfft2(boxes[:, 0]) * factor[:, shell.flatten()].reshape(len(boxes), *shell.shape)
-    return torch.fft.irfft2(modes, s=BOX.shape)[:, None]
+    return torch.fft.irfft2(modes, s=boxes.shape[-2:])[:, None]
 
 
 def one_sided(boxes: torch.Tensor, seed: int) -> torch.Tensor:
@@ -134,7 +141,7 @@ def nbody_maps(i: int, boxes: slice) -> tuple[Sample, torch.Tensor]:
     return Sample(here.values, here.simulation.numpy()), params
 
 
-def fields(kind: str, i: int) -> tuple[Grid, Sample, Sample, Sample | None]:
+def fields(kind: str, i: int, side: int) -> tuple[Grid, Sample, Sample, Sample | None]:
     """Grid, real maps, maps to be judged, and training maps where there are any."""
     if kind in (HALVES, BASELINE):
         real, params = nbody_maps(i, slice(0, 24 if kind == HALVES else 32))
@@ -142,24 +149,25 @@ def fields(kind: str, i: int) -> tuple[Grid, Sample, Sample, Sample | None]:
             return nbody().grid, real, nbody_maps(i, slice(24, 48))[0], None
         made = load(COPULA).sample(params[None].double(), n=len(real), seed=i)
         return nbody().grid, real, Sample(made.values), None
-    real = cut(simulations(2 * i))
+    grid = sky(side, periodic=False)
+    real = cut(simulations(2 * i, side))
     if kind in (COPIES, FROZEN):
-        training = cut(simulations(2 * i + 1))
+        training = cut(simulations(2 * i + 1, side))
         generator = sample_generator(i, 0, kind)
         rows = torch.randint(len(training) if kind == COPIES else 4, (len(real),), generator=generator)
         gain = 1 + 0.02 * torch.randn(len(real), 1, 1, 1, generator=generator)
-        return GRID, real, Sample(training.values[:][rows].flip(3) * gain), training
+        return grid, real, Sample(training.values[:][rows].flip(3) * gain), training
     cosmo, change = PLANTED.get(kind, (FIDUCIAL, None))
-    boxes = simulations(2 * i + 1, cosmo)
-    return GRID, real, cut(boxes if change is None else change(boxes, i)), None
+    boxes = simulations(2 * i + 1, side, cosmo)
+    return grid, real, cut(boxes if change is None else change(boxes, i)), None
 
 
 KINDS = [*PLANTED, COPIES, FROZEN, BASELINE, HALVES]
 
 
-def p_values(kind: str, i: int, t: Thresholds) -> dict[str, float]:
+def p_values(kind: str, i: int, side: int, t: Thresholds) -> dict[str, float]:
     """Every p-value that the report's words rest on, and the pooled pixels' for comparison."""
-    grid, reference, samples, training = fields(kind, i)
+    grid, reference, samples, training = fields(kind, i, side)
     c = Judged("A", {}, "interior", reference, {"samples": samples}, by_maps=False)
     (e,) = evaluate([c], ["samples"], grid, t, i)
     found = of_statistics(e, "samples")
@@ -191,15 +199,17 @@ def rejected(p: dict[str, float], significance: float = 0.05) -> dict[str, list[
     }
 
 
-def repetition(kind: str, i: int, thresholds: Path, steps: int | None) -> dict[str, object]:
+def repetition(kind: str, i: int, side: int, thresholds: Path, steps: int | None) -> dict[str, object]:
     t = load_thresholds(thresholds)
     if steps is not None:
         t = replace(t, measurement=replace(t.measurement, classifier_steps=steps))
-    p = p_values(kind, i, t)
+    p = p_values(kind, i, side, t)
     return {"kind": kind, "i": i, "p": p, "rejected": rejected(p)}
 
 
-def run(jobs: list[tuple[str, int]], path: Path, thresholds: Path, steps: int | None, processes: int) -> None:
+def run(
+    jobs: list[tuple[str, int]], path: Path, side: int, thresholds: Path, steps: int | None, processes: int
+) -> None:
     done = {(r["kind"], r["i"]) for r in read(path)}
     todo = [job for job in jobs if job not in done]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -208,7 +218,9 @@ def run(jobs: list[tuple[str, int]], path: Path, thresholds: Path, steps: int | 
         path.open("a", encoding="utf-8") as file,
         tqdm(total=len(jobs), initial=len(jobs) - len(todo)) as bar,
     ):
-        for future in as_completed([pool.submit(repetition, kind, i, thresholds, steps) for kind, i in todo]):
+        for future in as_completed(
+            [pool.submit(repetition, kind, i, side, thresholds, steps) for kind, i in todo]
+        ):
             file.write(json.dumps(future.result()) + "\n")
             file.flush()
             bar.update()
@@ -302,21 +314,28 @@ def main() -> None:
     parser.add_argument("what", choices=("null", "power", "figure"))
     parser.add_argument("-n", type=int, default=500, help="repetitions (of each planted difference)")
     parser.add_argument("-o", "--out", type=Path, default=Path("calibration"))
+    parser.add_argument(
+        "--side", type=int, default=SIDE, help="cells of a map; each needs a folder of its own"
+    )
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, help="of planted differences; default: all")
     parser.add_argument("--thresholds", type=Path, default=Path("recipes/reports/standard.yaml"))
     parser.add_argument(
         "--classifier_steps", type=int, help="of the network; fewer save time and cost power, not validity"
     )
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
-    path = args.out / "p_values.jsonl"
+    path = args.out / ("p_values.jsonl" if args.side == SIDE else f"p_values_{args.side}.jsonl")
     if args.what != "figure":
         kinds = ["null"] if args.what == "null" else [*PLANTED, COPIES, FROZEN]
         recipe = read_recipe(NBODY)
         if args.what == "power" and is_simulated(default_cache() / recipe.folder, recipe, "test"):
             kinds += [HALVES, BASELINE]
+        if args.what == "power" and args.kinds:
+            kinds = args.kinds
         run(
             [(kind, i) for i in range(args.n) for kind in kinds],
             path,
+            args.side,
             args.thresholds,
             args.classifier_steps,
             args.processes,
@@ -324,8 +343,9 @@ def main() -> None:
     rows = read(path)
     summary(rows)
     if any(r["kind"] == "null" for r in rows):
-        figure(rows, args.out / "calibration.png")
-        print(f"the figure is {args.out / 'calibration.png'}")
+        drawn = path.with_name(path.name.replace("p_values", "calibration")).with_suffix(".png")
+        figure(rows, drawn)
+        print(f"the figure is {drawn}")
 
 
 if __name__ == "__main__":
