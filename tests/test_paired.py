@@ -15,6 +15,7 @@ from evaluation.paired import Motion, Pairing, judge_pairs
 from gen import checkpoint
 from gen.cli import main
 from gen.emulators.displacement import Displacement
+from gen.emulators.refinement import Refinement
 from gen.emulators.super_resolution import SuperResolution
 from gen.errors import InputError
 from gen.simulate.recipe import read_recipe
@@ -176,3 +177,34 @@ def test_super_resolution_is_reported_beside_what_it_starts_from(
     assert rows["interpolated"]["variety"] is None and rows["interpolated"]["transfer"][-1] < 0.3
     assert rows["net"]["transfer"][-1] > 0.5 and rows["net"]["variety"][-1] > 0.5
     assert "Variety" in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+
+
+def test_fine_runs_are_reported_with_waves_drawn_and_with_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Untrained, at second order: with the true waves nearly the truth, with others only its large scales."""
+    recipe = tmp_path / "fine.yaml"
+    recipe.write_text(RECIPE.replace("displacement:", "refinement:"), encoding="utf-8")
+    cache = tmp_path / "cache"
+    data = load_simulations(simulate(read_recipe(recipe), cache, 1, progress=False))
+    emulator = Refinement(data.grid, data.space, widths=(4, 8), degree=1)
+    emulator.fit(data.select(split="train"))
+    checkpoint.save(emulator, tmp_path / "net", "# net")
+    quick = yaml.safe_load(Path("recipes/reports/standard.yaml").read_text(encoding="utf-8"))
+    quick["measurement"] |= {"classifier_steps": 2, "n_permutations": 50, "n_bootstrap": 50}
+    quick["statistics"] = ["power", "pdf"]
+    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(quick), encoding="utf-8")
+    told = ["--data", str(recipe), "--cache", str(cache), "-o", str(tmp_path / "page"), "--processes", "1"]
+    told += ["--thresholds", str(tmp_path / "quick.yaml"), "--record"]
+    assert main(["report", str(tmp_path / "net"), *told]) == 0, capsys.readouterr().err
+    document = json.loads((tmp_path / "net" / "report.json").read_text(encoding="utf-8"))
+    assert document["sets"] == ["net", "net with own waves", "coarse run", "Gaussian missing modes"]
+    assert document["baseline"] == "Gaussian missing modes"
+    rows = {row["samples"]: row for row in document["paired"]}
+    assert rows["net"]["transfer"] == pytest.approx(rows["Gaussian missing modes"]["transfer"], rel=1e-4)
+    last = {name: row["stochasticity"][-1] for name, row in rows.items()}
+    assert last["net with own waves"] < 0.3 < 0.9 < last["net"]
+    assert rows["coarse run"]["transfer"][-1] < 0.7 * rows["net"]["transfer"][-1]
+    assert rows["net"]["variety"][-1] > 0.7
+    own, drawn = (rows[name]["errors"][0]["mean"] for name in ("net with own waves", "net"))
+    assert own < 0.3 * drawn

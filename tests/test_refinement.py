@@ -175,6 +175,12 @@ def test_known_waves_are_kept(data: SimulationSet, emulator: Refinement) -> None
     assert (closed[:, :3] - true).square().mean() < (start - true).square().mean()
 
 
+def test_a_run_already_interpolated_is_the_same(emulator: Refinement) -> None:
+    run = coarse_run(7)
+    made = [emulator.sample(PARAMS.double(), seed=3, coarse=x).values for x in (run, interpolated(run, 2))]
+    torch.testing.assert_close(*made)
+
+
 def test_a_larger_box_of_the_same_cells(emulator: Refinement) -> None:
     big = emulator.sample(PARAMS.double(), coarse=coarse_run(7, n=N), shape=(2 * N,) * 3)
     assert big.values.shape == (1, 6, 2 * N, 2 * N, 2 * N)
@@ -198,7 +204,7 @@ def test_a_checkpoint_is_the_emulator(emulator: Refinement, tmp_path: Path) -> N
 
 def test_bad_input_is_one_sentence(data: SimulationSet, emulator: Refinement) -> None:
     with pytest.raises(InputError, match="coarse run's particles, must have shape"):
-        emulator.sample(PARAMS.double(), coarse=coarse_run(1, n=N))
+        emulator.sample(PARAMS.double(), coarse=coarse_run(1, n=12))
     with pytest.raises(InputError, match="give it as coarse"):
         emulator.sample(PARAMS.double())
     with pytest.raises(InputError, match="out of order"):

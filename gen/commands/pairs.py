@@ -18,6 +18,7 @@ from gen.data.base import SimulationSet
 from gen.emulators.base import Emulator
 from gen.emulators.counts import GalaxyCounts
 from gen.emulators.displacement import Displacement
+from gen.emulators.refinement import Refinement
 from gen.emulators.super_resolution import SuperResolution
 from gen.errors import InputError
 from gen.io import FieldFile
@@ -28,7 +29,8 @@ from gen.simulate.displacement import density
 
 SECOND_ORDER, FIRST_ORDER, CLOSED_FORM = "2LPT", "Zel'dovich", "closed form"
 MISSING_MODES, INTERPOLATED = "Gaussian missing modes", "interpolated"
-RANDOM = (SuperResolution, GalaxyCounts)
+COARSE_RUN = "coarse run"
+RANDOM = (SuperResolution, GalaxyCounts, Refinement)
 """Emulators whose fields differ from seed to seed for one coarse field."""
 BATCH = 16
 
@@ -86,9 +88,14 @@ def paired(
             )
         name = folder.resolve().name
         told[name] = describe_sampling(emulator, folder, test.params.double(), 1, seed)
-        made[name] = _made(emulator, test, seed, name)
+        given = _given(emulator, test)
+        made[name] = _made(emulator, test, given, seed, name)
         if isinstance(emulator, RANDOM):
-            twins[name] = _made(emulator, test, seed + 1, name)
+            twins[name] = _made(emulator, test, given, seed + 1, name)
+        if isinstance(emulator, Refinement):
+            own = with_own_waves(name)
+            told[own] = told[name] | {"waves": "those of the true fields"}
+            made[own] = _made(emulator, test, test.coarse, seed, own)
         if n_forces is not None:
             own = with_forces(name, n_forces)
             told[own] = told[name] | {"force_evaluations": n_forces}
@@ -96,7 +103,7 @@ def paired(
     first = load(folders[0])
     closed = _baselines(first, test, seed)
     made |= closed
-    if isinstance(first, SuperResolution):
+    if isinstance(first, SuperResolution | Refinement):
         twins[MISSING_MODES] = _completed(first, test, seed + 1)
     if n_forces is not None:
         own = with_forces(SECOND_ORDER, n_forces)
@@ -119,13 +126,20 @@ def paired(
         for name, values in made.items()
     }  # fmt: skip
     motions = _motions(test, made) if displaced else []
+    twins = {name: _field(values, test, displaced) for name, values in twins.items()}
     return Paired(samples, file, Pairing(motions, twins), next(iter(closed)))
 
 
-def _made(emulator: Emulator, test: SimulationSet, seed: int, name: str) -> Tensor:
+def _given(emulator: Emulator, test: SimulationSet) -> Tensor:
+    """What the emulator is to make fields from: of a coarse run and the waves that it lacks, the run."""
+    assert test.coarse is not None
+    return test.coarse[:, : 2 * test.grid.dim] if isinstance(emulator, Refinement) else test.coarse
+
+
+def _made(emulator: Emulator, test: SimulationSet, given: Tensor, seed: int, name: str) -> Tensor:
     parts = []
     with tqdm(total=len(test), unit=" fields", desc=name, disable=None) as bar:
-        stream = emulator.stream(test.params.double(), 1, seed, test.coarse, extrapolate=True)
+        stream = emulator.stream(test.params.double(), 1, seed, given, extrapolate=True)
         for part in stream:
             parts.append(part.values)
             bar.update(len(part.values))
@@ -135,6 +149,11 @@ def _made(emulator: Emulator, test: SimulationSet, seed: int, name: str) -> Tens
 def with_forces(name: str, n_forces: int) -> str:
     """How a set is called once it is corrected."""
     return f"{name} + {n_forces} force{'s' if n_forces > 1 else ''}"
+
+
+def with_own_waves(name: str) -> str:
+    """How a set is called whose short waves are the true fields' own."""
+    return f"{name} with own waves"
 
 
 def _followed(
@@ -167,6 +186,11 @@ def _baselines(emulator: Emulator, test: SimulationSet, seed: int) -> dict[str, 
                 lambda coarse, _: linear_upsample(coarse, emulator.factor, "circular"), test
             ),
         }
+    if isinstance(emulator, Refinement):
+        return {
+            MISSING_MODES: _completed(emulator, test, seed),
+            COARSE_RUN: _batched(lambda coarse, _: coarse[:, : 2 * test.grid.dim], test),
+        }
     closed_form = getattr(emulator, "closed_form", None)
     if closed_form is None:
         raise InputError(f"{type(emulator).__name__} has no closed form to be compared with")
@@ -174,13 +198,16 @@ def _baselines(emulator: Emulator, test: SimulationSet, seed: int) -> dict[str, 
 
 
 @torch.no_grad()
-def _completed(emulator: SuperResolution, test: SimulationSet, seed: int) -> Tensor:
+def _completed(emulator: SuperResolution | Refinement, test: SimulationSet, seed: int) -> Tensor:
     """The coarse fields with Gaussian missing modes."""
     generators = iter([sample_generator(seed, i) for i in range(len(test))])
 
     def completed(coarse: Tensor, params: Tensor) -> Tensor:
-        latent = emulator.draw_latent(params, [next(generators) for _ in coarse], coarse)
-        return emulator.to_physical(latent[:, :1], params)
+        mine = [next(generators) for _ in coarse]
+        if isinstance(emulator, Refinement):
+            run = coarse[:, : 2 * test.grid.dim]
+            return emulator.closed_form(emulator.completed(params, mine, run), params)
+        return emulator.to_physical(emulator.draw_latent(params, mine, coarse)[:, :1], params)
 
     return _batched(completed, test)
 

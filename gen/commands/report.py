@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +21,7 @@ from evaluation.spread import workers
 from gen.checkpoint import load, record_report
 from gen.checkpoint_folder import read_config
 from gen.commands.correction import check_correction
-from gen.commands.pairs import is_paired, paired, with_forces
+from gen.commands.pairs import is_paired, paired
 from gen.commands.simulate import simulated
 from gen.config import load_recipe
 from gen.data.base import SimulationSet
@@ -82,7 +82,7 @@ def report(options: argparse.Namespace) -> int:
             },
         )
     if options.record:
-        own = {_name(folder): _own_sets(folder, options.correct) for folder in options.checkpoints}
+        own = {_name(folder): _own_sets(folder, samples) for folder in options.checkpoints}
         kept = set(samples).difference(*own.values()) if pairs else {baseline} if baseline else set()
         for folder in options.checkpoints:
             record_report(folder, restricted(document, [*own[_name(folder)], *kept]))
@@ -91,9 +91,10 @@ def report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _own_sets(folder: Path, n_forces: int | None) -> list[str]:
-    name = _name(folder)
-    return [name] if n_forces is None else [name, with_forces(name, n_forces)]
+def _own_sets(folder: Path, names: Iterable[str]) -> list[str]:
+    """What was made by an emulator, alone or with something more, which its name is followed by."""
+    own = _name(folder)
+    return [name for name in names if name == own or name.startswith(f"{own} ")]
 
 
 def project_file(path: Path) -> Path:

@@ -34,8 +34,9 @@ class Refinement(FieldMap):
     scales on top of a learned deterministic map; for the adversarial way to the same end see Li et al. 2021
     (arXiv:2010.06608) and ``gen.emulators.super_resolution``.
 
-    ``coarse`` is a coarse run, ``(B, 2 dim, *shape / factor)``, of which every generator makes another fine
-    one; or, where the fine run's own waves are known, what ``ShortWaves`` takes, ``(B, 3 dim, *shape)``.
+    ``coarse`` is a coarse run, ``(B, 2 dim, *shape / factor)`` or already interpolated to ``shape``, of which
+    every generator makes another fine one; or, where the fine run's own waves are known, what ``ShortWaves``
+    takes, ``(B, 3 dim, *shape)``.
 
     Args:
         closed_form: what it starts from, ``ShortWaves``.
@@ -69,13 +70,14 @@ class Refinement(FieldMap):
         self.waves.fit(data.coarse[rows, -self.grid.dim :].float(), data.params[rows].float())
 
     def check(self, coarse: Tensor | None, shape: Sequence[int]) -> Tensor:
-        """As given, on the fine particles or the coarse ones."""
+        """As given, if it is a coarse run, on its own particles or the fine ones, or one with waves."""
         dim = self.grid.dim
-        if coarse is not None and coarse.shape[1] == 2 * dim:
-            cells = tuple(n // self.factor for n in shape)
-            divisor = max(1, self.network.factor // self.factor)
-            return self.ordered(check_coarse(coarse, 2 * dim, cells, divisor, COARSE_RUN), shape)
-        return super().check(coarse, shape)
+        if coarse is None or coarse.shape[1] != 2 * dim:
+            return super().check(coarse, shape)
+        own = tuple(n // self.factor for n in shape)
+        cells = tuple(shape) if tuple(coarse.shape[2:]) == tuple(shape) else own
+        divisor = self.network.factor if cells != own else max(1, self.network.factor // self.factor)
+        return self.ordered(check_coarse(coarse, 2 * dim, cells, divisor, COARSE_RUN), shape)
 
     def generate(
         self,
@@ -89,11 +91,23 @@ class Refinement(FieldMap):
         Raises:
             InputError: without a coarse run, or with one of another shape.
         """
+        return self.predict(self.completed(params, generators, coarse, shape), params)
+
+    def completed(
+        self,
+        params: Tensor,
+        generators: Sequence[torch.Generator],
+        coarse: Tensor | None,
+        shape: Sequence[int] | None = None,
+    ) -> Tensor:
+        """The coarse run at the fine particles, and waves, drawn if not given, ``(B, 3 dim, *shape)``."""
         shape = self.grid.shape if shape is None else tuple(shape)
         given = self.check(coarse, shape).to(params)
-        if given.shape[1] == 2 * self.grid.dim:
-            given = torch.cat([interpolated(given, self.factor), self.drawn(params, generators, shape)], 1)
-        return self.predict(given, params)
+        if given.shape[1] == 3 * self.grid.dim:
+            return given
+        if tuple(given.shape[2:]) != shape:
+            given = interpolated(given, self.factor)
+        return torch.cat([given, self.drawn(params, generators, shape)], 1)
 
     def drawn(self, params: Tensor, generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
         """Zel'dovich displacement [Mpc/h] of waves that the coarse run lacks, ``(B, dim, *shape)``."""
