@@ -321,7 +321,7 @@ def test_bad_input_is_one_sentence() -> None:
         FieldMap(CUBE, SPACE_Z, Hermite(0.5, 0.0))
     with pytest.raises(InputError, match="below z_early"):
         Hermite(0.0, 1.0)
-    with pytest.raises(InputError, match="must be SecondOrderInverse, Hermite or NeutrinoFilter"):
+    with pytest.raises(InputError, match="must be one of SecondOrderInverse, Hermite, Neutrino"):
         from_config({"kind": "Magic"})
 
 

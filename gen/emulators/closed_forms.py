@@ -1,24 +1,28 @@
 """Closed forms from which maps between displacement fields start, each an own formula of gravity.
 
 A closed form turns the given field into a guess of the wanted one, in 2D and 3D, and says what a network may
-learn the rest from. What a network is given does not change when all matter is displaced alike.
+learn the rest from. What a network is given does not change when all matter is displaced alike. First comes
+what knows the whole box, ``whole``, in the memory of a few channels; the rest, ``local``, is cell by cell.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gen.emulators.perturbation import GrowthTable, second_order, strain, wavevector
+from gen.emulators.perturbation import GrowthTable, expansion, strains, wavevector
 from gen.errors import InputError
 from gen.fields import ParameterSpace
 from gen.nets.layers import to_channels
 from gen.simulate.neutrinos import fraction, suppression
+
+Given = Callable[[int], Tensor]
+"""A channel ``(B, *shape)`` of the given fields by its number."""
 
 
 class Guess(NamedTuple):
@@ -62,8 +66,19 @@ class ClosedForm(ABC):
     needs: ClassVar[tuple[str, ...]] = ("Omega_m",)
 
     @abstractmethod
+    def whole(self, given: Given, universe: Universe) -> Iterator[Tensor]:
+        """The channels ``(B, *shape)`` that ``local`` takes, one after the other, differentiable in all.
+
+        ``given(i)`` is channel i of the ``n_vectors dim`` given ones, ``(B, *shape)``.
+        """
+
+    @abstractmethod
+    def local(self, channels: Tensor, universe: Universe) -> Guess:
+        """The guess for channels ``(B, n, *shape)``, of a piece of the box as of all of it."""
+
     def __call__(self, coarse: Tensor, universe: Universe) -> Guess:
         """The guess for ``(B, n_vectors dim, *shape)``, differentiable in all."""
+        return self.local(torch.stack(list(self.whole(lambda i: coarse[:, i], universe)), 1), universe)
 
     def groups(self, dim: int) -> list[int]:
         """Sizes of the groups of input channels that share a scale: no axis is preferred."""
@@ -102,12 +117,17 @@ class SecondOrderInverse(ClosedForm):
     redshift: float = 0.0
     coarse: ClassVar[str] = "evolved displacement [Mpc/h]"
 
-    def __call__(self, coarse: Tensor, universe: Universe) -> Guess:
-        strains = strain(coarse, universe.spacing)
+    def whole(self, given: Given, universe: Universe) -> Iterator[Tensor]:
+        yield from map(given, range(len(universe.spacing)))
+        yield from expansion(given, universe.spacing)
+
+    def local(self, channels: Tensor, universe: Universe) -> Guess:
+        dim = len(universe.spacing)
+        psi, strains, second = channels.split([dim, dim * (dim + 1) // 2, dim], 1)
         matter_fraction, _ = universe.epoch(universe.redshift(self.redshift))
         ratio = universe.growth(matter_fraction).second
-        second = to_channels(ratio[:, None], coarse) * second_order(coarse, universe.spacing, strains)
-        return Guess(coarse - second, torch.cat([strains, second], 1), torch.ones_like(ratio))
+        second = to_channels(ratio[:, None], psi) * second
+        return Guess(psi - second, torch.cat([strains, second], 1), torch.ones_like(ratio))
 
 
 @dataclass(frozen=True)
@@ -151,7 +171,23 @@ class Hermite(ClosedForm):
     def groups(self, dim: int) -> list[int]:
         return [dim, dim * (dim - 1) // 2, dim, dim]
 
-    def __call__(self, coarse: Tensor, universe: Universe) -> Guess:
+    def whole(self, given: Given, universe: Universe) -> Iterator[Tensor]:
+        dim = len(universe.spacing)
+        yield from map(given, range(4 * dim))
+
+        def made(i: int) -> Tensor:
+            component = torch.stack([given(i + n * dim) for n in range(4)], 1)
+            return self._cubic(component, universe)[0][:, 0]
+
+        yield from strains(made, universe.spacing)
+
+    def local(self, channels: Tensor, universe: Universe) -> Guess:
+        dim = len(universe.spacing)
+        made, square, cube, weight = self._cubic(channels[:, : 4 * dim], universe)
+        return Guess(made, torch.cat([channels[:, 4 * dim :], square, cube], 1), weight)
+
+    def _cubic(self, coarse: Tensor, universe: Universe) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Displacement, its terms in t^2 and t^3, and the residual's weight; any number of components."""
         psi_early, v_early, psi_late, v_late = coarse.chunk(4, 1)
         today = universe.growth(universe.epoch(self.z_late)[0]).log_first
 
@@ -170,8 +206,7 @@ class Hermite(ClosedForm):
         t = to_channels(fraction_of_step[:, None], coarse)
         square, cube = 3 * step - 2 * m_early - m_late, m_early + m_late - 2 * step
         made = psi_early + t * (m_early + t * (square + t * cube))
-        inputs = torch.cat([strain(made, universe.spacing), square, cube], 1)
-        return Guess(made, inputs, 16 * (fraction_of_step * (1 - fraction_of_step)).square())
+        return made, square, cube, 16 * (fraction_of_step * (1 - fraction_of_step)).square()
 
 
 @dataclass(frozen=True)
@@ -189,18 +224,25 @@ class NeutrinoFilter(ClosedForm):
     coarse: ClassVar[str] = "displacement [Mpc/h] of the massless run"
     needs: ClassVar[tuple[str, ...]] = ("Omega_m", "m_nu")
 
-    def __call__(self, coarse: Tensor, universe: Universe) -> Guess:
+    def whole(self, given: Given, universe: Universe) -> Iterator[Tensor]:
         om, mass = universe.columns["Omega_m"], universe.columns["m_nu"]
-        shape = coarse.shape[2:]
-        axes = tuple(range(2, coarse.ndim))
-        waves = torch.broadcast_tensors(*wavevector(shape, universe.spacing, coarse, odd=False))
+        dim = len(universe.spacing)
+        shape, axes = given(0).shape[1:], tuple(range(1, 1 + dim))
+        waves = torch.broadcast_tensors(*wavevector(shape, universe.spacing, given(0), odd=False))
         k = torch.stack(waves).square().sum(0).sqrt()
-        wide = (-1, *(1,) * (coarse.ndim - 2))
+        wide = (-1, *(1,) * dim)
         ratio = suppression(k, om.reshape(wide), mass.reshape(wide), self.h).sqrt()
-        modes = torch.fft.rfftn(coarse.float(), dim=axes) * ratio[:, None]
-        made = torch.fft.irfftn(modes, s=shape, dim=axes)
-        inputs = torch.cat([strain(coarse, universe.spacing), made - coarse], 1)
-        return Guess(made, inputs, 4 * fraction(om, mass, self.h))
+        for i in range(dim):
+            modes = torch.fft.rfftn(given(i).float(), dim=axes) * ratio
+            yield torch.fft.irfftn(modes, s=shape, dim=axes) - given(i)
+        yield from map(given, range(dim))
+        yield from strains(given, universe.spacing)
+
+    def local(self, channels: Tensor, universe: Universe) -> Guess:
+        dim = len(universe.spacing)
+        change, psi, strained = channels.split([dim, dim, dim * (dim + 1) // 2], 1)
+        weight = 4 * fraction(universe.columns["Omega_m"], universe.columns["m_nu"], self.h)
+        return Guess(psi + change, torch.cat([strained, change], 1), weight)
 
 
 @dataclass(frozen=True)
@@ -225,13 +267,19 @@ class ShortWaves(ClosedForm):
     def groups(self, dim: int) -> list[int]:
         return [dim, dim * (dim - 1) // 2] * self.n_vectors
 
-    def __call__(self, coarse: Tensor, universe: Universe) -> Guess:
-        psi, v, waves = coarse.chunk(3, 1)
-        fraction, hubble = universe.epoch(universe.redshift(self.redshift))
-        rate = hubble * universe.growth(fraction).first_rate
+    def whole(self, given: Given, universe: Universe) -> Iterator[Tensor]:
+        dim = len(universe.spacing)
+        yield from map(given, range(3 * dim))
+        for first in range(0, 3 * dim, dim):
+            yield from strains(lambda i, first=first: given(first + i), universe.spacing)
+
+    def local(self, channels: Tensor, universe: Universe) -> Guess:
+        dim = len(universe.spacing)
+        psi, v, waves, strained = channels.split([dim, dim, dim, 3 * dim * (dim + 1) // 2], 1)
+        matter_fraction, hubble = universe.epoch(universe.redshift(self.redshift))
+        rate = hubble * universe.growth(matter_fraction).first_rate
         made = torch.cat([psi + waves, v + to_channels(rate[:, None], waves) * waves], 1)
-        inputs = torch.cat([strain(x, universe.spacing) for x in (psi, v, waves)], 1)
-        return Guess(made, inputs, torch.ones_like(rate))
+        return Guess(made, strained, torch.ones_like(rate))
 
 
 def from_config(config: Mapping[str, Any]) -> ClosedForm:

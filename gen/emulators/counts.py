@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from scipy.special import lambertw
+from scipy.stats import poisson
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from gen.emulators.base import Emulator
-from gen.emulators.conditioning import check_coarse, fitting_rows, refuse_negative
+from gen.emulators.chunks import white_channels
+from gen.emulators.conditioning import Channels, check_coarse, fitting_rows, refuse_negative
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.nets.layers import to_channels
 from gen.nets.unet import UNet
-from gen.noise import sample_generator
+from gen.noise import normal, sample_generator
 
 if TYPE_CHECKING:
     from gen.data.base import SimulationSet
@@ -50,6 +52,7 @@ class GalaxyCounts(Emulator):
 
     micro_batch = 4
     needs_coarse = True
+    margin = 0
     nodes: Tensor
     start: Tensor
     input_scale: Tensor
@@ -153,7 +156,7 @@ class GalaxyCounts(Emulator):
     def closed_form(self, coarse: Tensor, params: Tensor) -> Tensor:
         """Galaxies drawn by density alone, ``(B, 1, *shape)``; each box's numbers are its density's own."""
         generators = [sample_generator(_fingerprint(box), 0, "by density") for box in coarse]
-        return _drawn(self.start_of(coarse, params), generators)
+        return drawn(self.start_of(coarse, params), normal(generators, coarse.shape[1:]))
 
     def generate(
         self,
@@ -167,24 +170,51 @@ class GalaxyCounts(Emulator):
         Raises:
             InputError: without matter densities, or with those of another shape.
         """
-        coarse = self._check(coarse, self.grid.shape if shape is None else tuple(shape)).to(params)
-        return _drawn(self.predict(coarse, params), generators)
+        shape = self.grid.shape if shape is None else tuple(shape)
+        return self.finish(torch.stack(list(self.inputs(params, generators, coarse, shape)), 1), params)
+
+    @property
+    def network(self) -> UNet:
+        """One of the two, which hear equally far."""
+        return self.occupation
+
+    def worked(self, shape: Sequence[int]) -> tuple[int, ...]:
+        if any(n % self.network.factor for n in shape):
+            raise InputError(f"sides must divide by {self.network.factor} cells, got {tuple(shape)}")
+        return tuple(shape)
+
+    def inputs(
+        self,
+        params: Tensor,
+        generators: Sequence[torch.Generator],
+        coarse: Channels | None,
+        shape: Sequence[int],
+    ) -> Iterator[Tensor]:
+        """The matter density, and white noise by which galaxies are drawn."""
+        density = check_coarse(coarse, 1, shape, self.occupation.factor, INPUT)[:, 0].to(params)
+        refuse_negative(density)
+        yield density
+        yield next(white_channels(generators, 1, tuple(shape))).to(params)
+
+    def finish(self, inputs: Tensor, params: Tensor) -> Tensor:
+        return drawn(self.predict(inputs[:, :1], params), inputs[:, 1:])
 
 
-def _drawn(laws: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-    """Counts ``(B, 1, *shape)``, row i by generator i alone.
+@torch.no_grad()
+def drawn(laws: Tensor, white: Tensor) -> Tensor:
+    """Counts ``(B, 1, *shape)`` of laws ``(B, 2, *shape)``, each cell's by its own Gaussian number.
 
-    A Poisson number that is not zero is one arrival, at a time that is exponential but before the end, and
-    those that follow until the end.
+    Its rank is that of the count among all that the law allows: zero below 1 - p, above it the quantile of
+    the Poisson law without zero.
     """
-    rows = []
-    for law, generator in zip(laws.detach().double().cpu(), generators, strict=True):
-        p, rate = law[:1].sigmoid(), law[1:].exp()
-        occupied, first = torch.rand(2, *p.shape, generator=generator, dtype=torch.float64)
-        arrival = -torch.log1p(first * torch.expm1(-rate))
-        more = torch.poisson((rate - arrival).clamp(min=0), generator=generator)
-        rows.append(torch.where(occupied < p, 1 + more, 0.0))
-    return torch.stack(rows).to(laws)
+    p, rate = laws[:, :1].double().sigmoid(), laws[:, 1:].double().clamp(-14, 14).exp()
+    rank = ((torch.special.ndtr(white.double()) - (1 - p)) / p).clamp(max=1 - 1e-8)  # 1 is infinitely many
+    occupied = rank > 0
+    empty = torch.exp(-rate[occupied])
+    number = poisson.ppf((empty + rank[occupied] * (1 - empty)).cpu().numpy(), rate[occupied].cpu().numpy())
+    count = torch.zeros_like(laws[:, :1])
+    count[occupied] = torch.from_numpy(number).clamp(min=1).to(laws)
+    return count
 
 
 def log_truncated(log_rate: Tensor) -> Tensor:

@@ -217,7 +217,7 @@ class Displacement(Deterministic):
         coarse = self.check(coarse, shape)
         for i in range(self.grid.dim):
             yield coarse[:, i].to(params)
-        yield from expansion(coarse, self.grid.spacing)
+        yield from expansion(lambda i: coarse[:, i].to(params), self.grid.spacing)
 
     def finish(self, inputs: Tensor, params: Tensor) -> Tensor:
         dim = self.grid.dim

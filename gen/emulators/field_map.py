@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
 from gen.emulators.closed_forms import ClosedForm, Guess, Universe, from_config
-from gen.emulators.conditioning import Deterministic, check_coarse, fitting_rows, mean_square, shared_scale
+from gen.emulators.conditioning import (
+    Channels,
+    Deterministic,
+    check_coarse,
+    fitting_rows,
+    mean_square,
+    shared_scale,
+)
 from gen.emulators.perturbation import GrowthTable
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
@@ -39,6 +46,7 @@ class FieldMap(Deterministic):
         InputError: for a grid that is no periodic box, or parameters that the closed form lacks.
     """
 
+    margin = 0
     input_scale: Tensor
     output_scale: Tensor
     residual_scale: Tensor
@@ -97,7 +105,7 @@ class FieldMap(Deterministic):
         self.check(data.coarse[rows], self.grid.shape)
         inputs, lacking, weights = [], [], []
         for i in rows.split(16):
-            guess = self._guess(data.coarse[i].float(), data.params[i].float())
+            guess = self.formula(data.coarse[i].float(), self._universe(data.params[i].float()))
             true = data.values[i].float()
             displaced = slice(0, self.grid.dim)
             _refuse_strangers(guess.made[:, displaced], true[:, displaced], data.simulation[i])
@@ -124,13 +132,13 @@ class FieldMap(Deterministic):
             )
         return coarse
 
-    def _guess(self, coarse: Tensor, params: Tensor) -> Guess:
+    def _universe(self, params: Tensor) -> Universe:
         columns = dict(zip(self.space.names, params.unbind(1), strict=True))
-        return self.formula(coarse, Universe(columns, self.growth, self.grid.spacing))
+        return Universe(columns, self.growth, self.grid.spacing)
 
     def closed_form(self, coarse: Tensor, params: Tensor) -> Tensor:
         """The closed form's fields at the parameters, ``(B, n_channels, *shape)``."""
-        return self._guess(coarse, params).made
+        return self.formula(coarse, self._universe(params)).made
 
     def predict(self, coarse: Tensor, params: Tensor) -> Tensor:
         """Displacement [Mpc/h] and what else is made, ``(B, n_channels, *shape)``, differentiable in all.
@@ -139,7 +147,29 @@ class FieldMap(Deterministic):
             coarse: what the closed form takes, ``(B, n_vectors dim, *shape)``.
             params: ``(B, P)``, physical units.
         """
-        guess = self._guess(coarse, params)
+        return self._improved(self.formula(coarse, self._universe(params)), params)
+
+    def worked(self, shape: Sequence[int]) -> tuple[int, ...]:
+        if any(n % self.network.factor for n in shape):
+            raise InputError(f"sides must divide by {self.network.factor} cells, got {tuple(shape)}")
+        return tuple(shape)
+
+    def inputs(
+        self,
+        params: Tensor,
+        generators: Sequence[torch.Generator],
+        coarse: Channels | None,
+        shape: Sequence[int],
+    ) -> Iterator[Tensor]:
+        """What of the closed form knows the whole box."""
+        del generators
+        given = check_coarse(coarse, self.n_coarse, shape, self.network.factor, self.formula.coarse)
+        yield from self.formula.whole(lambda i: given[:, i].to(params), self._universe(params))
+
+    def finish(self, inputs: Tensor, params: Tensor) -> Tensor:
+        return self._improved(self.formula.local(inputs, self._universe(params)), params)
+
+    def _improved(self, guess: Guess, params: Tensor) -> Tensor:
         inputs = guess.inputs / to_channels(self.input_scale[None], guess.inputs)
         out = self.network(inputs, self.space.normalise(params)).float()
         return guess.made + to_channels(guess.weight[:, None] * self.residual_scale, out) * out

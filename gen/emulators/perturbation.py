@@ -6,7 +6,7 @@ astro-ph/9406013.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gen.emulators.conditioning import Channels
 from gen.simulate.growth import A_START, Growth
 
 
@@ -70,40 +69,50 @@ def second_order(zeldovich: Tensor, spacing: Sequence[float], strains: Tensor | 
     return torch.stack([torch.fft.irfftn(1j * ki * potential, s=shape, dim=axes) for ki in odd], 1)
 
 
-def expansion(zeldovich: Channels, spacing: Sequence[float]) -> Iterator[Tensor]:
-    """The components of ``strain`` and then of ``second_order``, one field ``(B, *shape)`` at a time.
+def strains(given: Callable[[int], Tensor], spacing: Sequence[float]) -> Iterator[Tensor]:
+    """The components of ``strain``, one field ``(B, *shape)`` at a time, of channel i by ``given(i)``.
 
-    For boxes of which memory holds a few components only: none but two sums is kept, with
-    ``sum_{i<j} e_ii e_jj = sum_j e_jj sum_{i<j} e_ii``.
+    For boxes of which memory holds a few components only: none is kept. Differentiable.
     """
-    shape, dim = zeldovich.shape[2:], zeldovich.shape[1]
-    axes = tuple(range(1, 1 + dim))
-    source = torch.zeros_like(zeldovich[:, 0], dtype=torch.float32)
-    trace = torch.zeros_like(source)
-    odd = [1j * k for k in wavevector(shape, spacing, source, odd=True)]
+    dim = len(spacing)
+    shape, axes = given(0).shape[1:], tuple(range(1, 1 + dim))
+    odd = [1j * k for k in wavevector(shape, spacing, given(0), odd=True)]
 
-    def modes(i: int, factor: Tensor) -> Tensor:
-        return torch.fft.rfftn(zeldovich[:, i].float(), dim=axes).mul_(factor)
+    def derivative(i: int, axis: int) -> Tensor:
+        return torch.fft.rfftn(given(i).float(), dim=axes).mul_(odd[axis])
 
     for i in range(dim):
-        made = torch.fft.irfftn(modes(i, odd[i]), s=shape, dim=axes)
-        source.addcmul_(trace, made)
-        trace += made
+        yield torch.fft.irfftn(derivative(i, i), s=shape, dim=axes)
+    for i, j in combinations(range(dim), 2):
+        yield torch.fft.irfftn(derivative(j, i).add_(derivative(i, j)).div_(2), s=shape, dim=axes)
+
+
+def expansion(given: Callable[[int], Tensor], spacing: Sequence[float]) -> Iterator[Tensor]:
+    """The components of ``strain`` and then of ``second_order``, as ``strains``.
+
+    None but two sums is kept, with ``sum_{i<j} e_ii e_jj = sum_j e_jj sum_{i<j} e_ii``.
+    """
+    dim = len(spacing)
+    source = trace = torch.zeros(())
+    for n, made in enumerate(strains(given, spacing)):
+        if n < dim:
+            source, trace = source + trace * made, trace + made
+        else:
+            source = source - made.square()
         yield made
         del made
     del trace
-    for i, j in combinations(range(dim), 2):
-        made = torch.fft.irfftn(modes(j, odd[i] / 2).add_(modes(i, odd[j] / 2)), s=shape, dim=axes)
-        source.addcmul_(made, made, value=-1)
-        yield made
-        del made
-    k2 = sum(k.square() for k in wavevector(shape, spacing, source, odd=False))
-    potential = torch.fft.rfftn(source, dim=axes).mul_(-1)
-    potential.div_(torch.as_tensor(k2).clamp(min=1e-30))
-    potential[(slice(None), *(0,) * dim)] = 0
-    del source, k2
-    for ik in odd:
-        yield torch.fft.irfftn(potential * ik, s=shape, dim=axes)
+    shape, axes = source.shape[1:], tuple(range(1, 1 + dim))
+    squares = torch.stack(torch.broadcast_tensors(*wavevector(shape, spacing, source, odd=False)))
+    k2 = squares.square().sum(0)
+    del squares
+    odd = wavevector(shape, spacing, source, odd=True)
+    inverse = torch.where(k2 > 0, -1 / k2.clamp(min=1e-30), 0.0)
+    del k2
+    potential = torch.fft.rfftn(source, dim=axes).mul_(inverse)
+    del source, inverse
+    for k in odd:
+        yield torch.fft.irfftn(1j * k * potential, s=shape, dim=axes)
 
 
 class GrowthRates(NamedTuple):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from gen.emulators.chunks import white_channels
-from gen.emulators.closed_forms import ShortWaves
-from gen.emulators.conditioning import check_coarse, fitting_rows
+from gen.emulators.closed_forms import Given, ShortWaves
+from gen.emulators.conditioning import Channels, check_coarse, fitting_rows
 from gen.emulators.field_map import FieldMap
 from gen.emulators.perturbation import wavevector
 from gen.emulators.regression import Polynomial
@@ -111,8 +111,32 @@ class Refinement(FieldMap):
 
     def drawn(self, params: Tensor, generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
         """Zel'dovich displacement [Mpc/h] of waves that the coarse run lacks, ``(B, dim, *shape)``."""
+        return torch.stack(list(map(self._waves(params, generators, shape), range(self.grid.dim))), 1)
+
+    def _waves(self, params: Tensor, generators: Sequence[torch.Generator], shape: Sequence[int]) -> Given:
         white = next(white_channels(generators, 1, tuple(shape))).to(params)
-        return self.waves(white, params)
+        modes = self.waves(white, params)
+        return lambda i: self.waves.component(modes, i, tuple(shape))
+
+    def inputs(
+        self,
+        params: Tensor,
+        generators: Sequence[torch.Generator],
+        coarse: Channels | None,
+        shape: Sequence[int],
+    ) -> Iterator[Tensor]:
+        """What of the closed form knows the whole box, of a coarse run on its own particles."""
+        dim = self.grid.dim
+        cells = tuple(n // self.factor for n in self.worked(shape))
+        run = check_coarse(coarse, 2 * dim, cells, 1, COARSE_RUN)
+        waves = self._waves(params, generators, shape)
+
+        def given(i: int) -> Tensor:
+            if i >= 2 * dim:
+                return waves(i - 2 * dim)
+            return interpolated(run[:, i].to(params)[:, None], self.factor)[:, 0]
+
+        yield from self.formula.whole(given, self._universe(params))
 
 
 class Waves(nn.Module):
@@ -153,16 +177,22 @@ class Waves(nn.Module):
         self.log_power.coefficients[0] += bias.to(self.log_power.coefficients)
 
     def forward(self, white: Tensor, params: Tensor) -> Tensor:
-        """Displacements ``(B, dim, *shape)`` of unit white noise ``(B, *shape)``, at the parameters."""
-        shape = tuple(white.shape[1:])
-        axes = tuple(range(1, white.ndim))
-        components, k, held = self._lattice(shape, white)
-        amplitude = white.new_zeros(len(white), *k.shape)
-        power = self.log_power(params).exp() @ self._hats(k[held]).T * self._slope(k[held])
-        amplitude[:, held] = power.sqrt()
-        modes = torch.fft.rfftn(white.float(), dim=axes, norm="ortho").mul_(amplitude)
-        unit = [1j * (ki / k.clamp(min=1e-12)) for ki in components]
-        return torch.stack([torch.fft.irfftn(modes * u, s=shape, dim=axes, norm="ortho") for u in unit], 1)
+        """Modes ``(B, *rfftn lattice)`` of the waves along k, of unit white noise ``(B, *shape)``."""
+        _, k, held = self._lattice(white.shape[1:], white)
+        short = k[held]
+        power = self.log_power(params).exp() @ self._hats(short).T * self._slope(short)
+        modes = torch.fft.rfftn(white.float(), dim=tuple(range(1, white.ndim)), norm="ortho")
+        modes[:, ~held] = 0
+        modes[:, held] *= power.sqrt()
+        return modes
+
+    def component(self, modes: Tensor, i: int, shape: Sequence[int]) -> Tensor:
+        """Displacement along axis i, ``(B, *shape)``."""
+        components, k, _ = self._lattice(shape, modes.real)
+        axes = tuple(range(1, modes.ndim))
+        return torch.fft.irfftn(
+            modes * (1j * components[i] / k.clamp(min=1e-12)), s=tuple(shape), dim=axes, norm="ortho"
+        )
 
     def _slope(self, k: Tensor, sign: int = 1) -> Tensor:
         return (k / self.grid.k_nyquist) ** (-4.5 * sign)
