@@ -119,7 +119,7 @@ def field_c2st(
     Args:
         reference, samples: fields of one grid.
         n_steps, batch_size: of the training in one direction; the cost is proportional to both.
-        channels: of the layers; all but the first halve the resolution.
+        channels: of the layers; all but the first halve the resolution, in three dimensions that too.
 
     Raises:
         InputError: for a set of parameters with one box, other strata, or fields of another grid.
@@ -205,7 +205,8 @@ class _Network(torch.nn.Module):
 
     def __init__(self, grid: Grid, channels: Sequence[int], generator: torch.Generator) -> None:
         super().__init__()
-        self.convolutions = Convolutions(grid, channels, generator)
+        # Of a volume all but a hundredth of the work would be in the layers of full resolution.
+        self.convolutions = Convolutions(grid, channels, generator, first_stride=2 if grid.dim == 3 else 1)
         head = torch.randn(channels[-1], generator=generator) / math.sqrt(channels[-1])
         self.head = torch.nn.Parameter(head)
 
