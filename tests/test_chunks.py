@@ -18,6 +18,7 @@ from evaluation.spread import workers
 from gen.checkpoint import save
 from gen.cli import main
 from gen.commands.apply import apply_to_file
+from gen.emulators.adversarial_refinement import AdversarialRefinement
 from gen.emulators.base import Emulator
 from gen.emulators.chunks import generate_in_chunks, local, make, pieces, white_channels
 from gen.emulators.closed_forms import ClosedForm, Hermite, NeutrinoFilter, SecondOrderInverse
@@ -81,6 +82,10 @@ def field_map(dim: int, form: ClosedForm) -> FieldMap:
 
 def refinement(dim: int, widths: tuple[int, ...] = (3, 4)) -> Refinement:
     return trained(Refinement(box(8, dim), SPACE, widths=widths))
+
+
+def adversarial_refinement(dim: int) -> AdversarialRefinement:
+    return trained(AdversarialRefinement(box(8, dim), SPACE, widths=(3, 4), critic_channels=(4,)))
 
 
 def galaxies(dim: int) -> GalaxyCounts:
@@ -155,6 +160,7 @@ CASES: dict[str, tuple[Callable[[], Emulator], tuple[int, ...], int]] = {
     "neutrinos 3D": (lambda: field_map(3, NeutrinoFilter()), (40, 36, 4), 8),
     "particles 3D": (lambda: refinement(3), (40, 36, 4), 8),
     "particles 2D": (lambda: refinement(2, (3, 4, 4)), (72, 64), 12),
+    "adversarial particles 3D": (lambda: adversarial_refinement(3), (40, 36, 4), 8),
     "galaxies 3D": (lambda: galaxies(3), (40, 36, 4), 8),
     "super-resolution 3D": (lambda: super_resolution(3), (40, 36, 4), 8),
     "super-resolution 2D": (lambda: super_resolution(2, (3, 4, 4)), (72, 64), 12),

@@ -169,9 +169,9 @@ class FieldMap(Deterministic):
     def finish(self, inputs: Tensor, params: Tensor) -> Tensor:
         return self._improved(self.formula.local(inputs, self._universe(params)), params)
 
-    def _improved(self, guess: Guess, params: Tensor) -> Tensor:
+    def _improved(self, guess: Guess, params: Tensor, noise: Tensor | None = None) -> Tensor:
         inputs = guess.inputs / to_channels(self.input_scale[None], guess.inputs)
-        out = self.network(inputs, self.space.normalise(params)).float()
+        out = self.network(inputs, self.space.normalise(params), noise).float()
         return guess.made + to_channels(guess.weight[:, None] * self.residual_scale, out) * out
 
 

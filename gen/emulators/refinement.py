@@ -30,9 +30,8 @@ class Refinement(FieldMap):
     A run differs from a coarser one of the same universe by the initial waves that this lacks, and by all
     that they lead to. They are Gaussian and independent of the waves that the coarse run holds, so they can
     be drawn; what they lead to, given both, is not random and is learned by regression. The law of fine runs
-    given a coarse one is then right by construction as far as the map is: no critic is needed. Random small
-    scales on top of a learned deterministic map; for the adversarial way to the same end see Li et al. 2021
-    (arXiv:2010.06608) and ``gen.emulators.super_resolution``.
+    given a coarse one is then right by construction as far as the map is, and regression is all that it
+    takes. ``gen.emulators.adversarial_refinement`` is trained against a critic.
 
     ``coarse`` is a coarse run, ``(B, 2 dim, *shape / factor)`` or already interpolated to ``shape``, of which
     every generator makes another fine one; or, where the fine run's own waves are known, what ``ShortWaves``
