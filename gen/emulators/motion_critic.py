@@ -38,7 +38,7 @@ class MotionCritic(nn.Module):
         """Scores ``(B,)`` of motions ``(B, 2 dim, *shape)`` in units of ``scale``, at ``(B, P)`` parameters.
 
         Args:
-            coarse: ``(B, C, *shape)``, the coarse run's displacement and velocity at the fine particles first.
+            coarse: ``(B, C, *shape)``, the coarse run's motion at the fine particles first.
         """
         dim = self.grid.dim
         scale = to_channels(self.scale[None], y)
