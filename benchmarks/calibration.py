@@ -313,6 +313,7 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("null", "power", "figure"))
     parser.add_argument("-n", type=int, default=500, help="repetitions (of each planted difference)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first repetition")
     parser.add_argument("-o", "--out", type=Path, default=Path("calibration"))
     parser.add_argument(
         "--side", type=int, default=SIDE, help="cells of a map; each needs a folder of its own"
@@ -333,7 +334,7 @@ def main() -> None:
         if args.what == "power" and args.kinds:
             kinds = args.kinds
         run(
-            [(kind, i) for i in range(args.n) for kind in kinds],
+            [(kind, i) for i in range(args.first, args.first + args.n) for kind in kinds],
             path,
             args.side,
             args.thresholds,
