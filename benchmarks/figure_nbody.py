@@ -28,11 +28,12 @@ def slabs(checkpoint: Path, recipe: Path) -> dict[str, torch.Tensor]:
     test = load_simulations(folder, splits=("test",)).select(region="interior").take(torch.tensor([0]))
     found = paired([checkpoint], test, 0)
     network = checkpoint.resolve().name
-    names = [*reversed([name for name in found.samples if name != network]), network]
+    made = [name for name in found.samples if name.startswith(network)]
+    names = [*reversed([name for name in found.samples if name not in made]), *made]
     files = {name: found.samples[name] for name in names} | {"simulation": found.reference}
     depth = test.grid.shape[-1] // 8
     return {
-        "network" if name == network else name: file.values[0, 0, ..., :depth].mean(-1)
+        name.replace(network, "network"): file.values[0, 0, ..., :depth].mean(-1)
         for name, file in files.items()
     }
 
@@ -50,9 +51,11 @@ def main() -> None:
         len(rows), n, figsize=(2.1 * n, 2.3 * len(rows)), layout="constrained", squeeze=False
     )
     for line, row in zip(axes, rows, strict=True):
+        for axis in line[len(row) :]:
+            axis.set_axis_off()
         fields = {name: torch.log10(x.clamp(min=0) + 0.03) for name, x in row.items()}
         low, high = torch.quantile(fields["simulation"].flatten(), torch.tensor([0.005, 0.998])).tolist()
-        for axis, (name, field) in zip(line, fields.items(), strict=True):
+        for axis, (name, field) in zip(line, fields.items(), strict=False):
             axis.imshow(field.T, vmin=low, vmax=high, cmap="inferno", origin="lower")
             axis.set(xticks=[], yticks=[])
             axis.set_title(name, fontsize=9)

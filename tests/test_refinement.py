@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from evaluation.interrogate.asking import EMULATOR, SECOND_ORDER, TRUTH
 from gen import checkpoint
+from gen.cli import main
+from gen.commands.laboratory import Laboratory
 from gen.data.base import SimulationSet, Source
 from gen.data.module import FieldData
 from gen.emulators.adversarial_refinement import AdversarialRefinement
@@ -25,7 +29,7 @@ from gen.simulate.displacement import second_order
 from gen.simulate.field_pairs import Refinement as Runs
 from gen.simulate.growth import Growth
 from gen.simulate.initial import at_cell_centres, linear_modes, white_noise
-from gen.simulate.lattices import interpolated, lacking
+from gen.simulate.lattices import interpolated, lacking, restricted
 from gen.simulate.recipe import parse_recipe
 from gen.simulate.run import load_simulations, simulate
 from gen.simulate.theory import Cosmology, linear_power
@@ -61,6 +65,16 @@ def test_interpolation_is_exact_below_the_nyquist_planes(shape, factor, waves) -
     fine = tuple(factor * n for n in shape)
     made = interpolated(plane_waves(shape, waves), factor)
     torch.testing.assert_close(made, plane_waves(fine, waves), atol=1e-5, rtol=0)
+
+
+def test_restriction_keeps_the_waves_that_the_coarse_lattice_holds() -> None:
+    long, short = [(1, 2, 0), (-3, 3, 1)], [(4, 1, 0), (5, -6, 2), (0, 0, 4)]
+    fine = plane_waves((16, 16, 16), long) + plane_waves((16, 16, 16), short) - 0.7
+    torch.testing.assert_close(restricted(fine, 2), plane_waves((8, 8, 8), long), atol=1e-5, rtol=0)
+    field = torch.randn(1, 2, 6, 9, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        restricted(interpolated(field, 3), 3), interpolated(field, 1), atol=1e-5, rtol=0
+    )
 
 
 def test_each_wave_is_on_the_coarse_lattice_or_lacking() -> None:
@@ -293,6 +307,43 @@ def test_the_critic_sees_where_particles_stand_and_not_where_the_box_begins() ->
     assert known.shape == (2,)
     moved = critic(y, PARAMS.expand(2, 2), coarse + 0.5)
     assert (moved - known).abs().max() > 1e-6
+
+
+def test_asked_like_a_simulation_it_runs_the_long_waves_and_adds_the_short(emulator: Refinement) -> None:
+    lab = Laboratory(emulator, {"Omega_m": 0.3, "sigma_8": 0.8}, steps=3)
+    psi = lab.boxes(1, 1)
+    answers = lab.maps()
+    shape, axes = psi.shape[2:], (2, 3, 4)
+    missing = lacking(shape, 2)
+    short = torch.fft.irfftn(torch.fft.rfftn(psi, dim=axes) * missing, s=shape, dim=axes)
+    torch.testing.assert_close(answers[EMULATOR](short), short, atol=1e-3, rtol=0)
+    made, waves = answers[EMULATOR](psi), answers[EMULATOR](psi) - answers[EMULATOR](psi - short)
+    torch.testing.assert_close(waves, short, atol=1e-3, rtol=0)
+    # Even without a network, the run of the long waves brings it nearer to the fine run than they alone.
+    truth = answers[TRUTH](psi)
+    assert (made - truth).square().mean() < (psi - short - truth).square().mean()
+    # 2LPT is of second order whoever is asked: halved, psi2 is quartered.
+    second = [answers[SECOND_ORDER](a * psi) - a * psi for a in (1.0, 0.5)]
+    torch.testing.assert_close(second[1], second[0] / 4, atol=2e-3, rtol=0)
+    (gradient,) = torch.autograd.grad(answers[EMULATOR](short.requires_grad_())[0, 0, 1, 2, 3], short)
+    assert gradient[0, 0, 1, 2, 3] == gradient.abs().max() > 0
+
+
+def test_interrogate_asks_it(emulator: Refinement, tmp_path: Path) -> None:
+    checkpoint.save(emulator, tmp_path / "net", "A test.")
+    told = [
+        "interrogate",
+        str(tmp_path / "net"),
+        "-o",
+        str(tmp_path / "page"),
+        "--boxes",
+        "2",
+        "--steps",
+        "1",
+    ]
+    assert main(told) == 0
+    found = json.loads((tmp_path / "page" / "interrogation.json").read_text(encoding="utf-8"))
+    assert len(found["headline"]) >= 10 and found["checkpoint"] == "net"
 
 
 def test_bad_input_is_one_sentence(data: SimulationSet, emulator: Refinement) -> None:

@@ -19,6 +19,7 @@ from gen.checkpoint import load
 from gen.checkpoint_folder import read_config
 from gen.commands.laboratory import SIGMA_8, Laboratory, check_emulator, untold
 from gen.emulators.displacement import Displacement
+from gen.emulators.refinement import Refinement
 from gen.errors import InputError
 from gen.noise import sample_generator
 from gen.sampling import checked_device, parse_params
@@ -101,7 +102,7 @@ def _others(lab: Laboratory) -> Iterator[tuple[Laboratory, float]]:
             yield replace(lab, params={**lab.params, "sigma_8": sigma_8 * a**0.5}), a
 
 
-def _params(text: str | None, emulator: Displacement) -> dict[str, float]:
+def _params(text: str | None, emulator: Displacement | Refinement) -> dict[str, float]:
     """The middle universe by name."""
     names = emulator.space.names
     unknown = [name for name in names if name not in MIDDLE]
@@ -123,7 +124,7 @@ def _params(text: str | None, emulator: Displacement) -> dict[str, float]:
     return dict(zip(names, table[0].tolist(), strict=True))
 
 
-def _count(emulator: Displacement, boxes: int) -> int:
+def _count(emulator: Displacement | Refinement, boxes: int) -> int:
     """Displacements that all maps are asked for."""
     grid = emulator.grid
     each = waves.count(grid) + coupling.count(grid) + collapse.count() + FRAMES * PARTICLES
@@ -133,7 +134,7 @@ def _count(emulator: Displacement, boxes: int) -> int:
 
 
 def _about(
-    options: argparse.Namespace, emulator: Displacement, params: Mapping[str, float]
+    options: argparse.Namespace, emulator: Displacement | Refinement, params: Mapping[str, float]
 ) -> dict[str, Any]:
     config = read_config(options.checkpoint)
     space = emulator.space

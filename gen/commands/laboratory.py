@@ -12,12 +12,14 @@ from tqdm import tqdm
 
 from evaluation.interrogate.asking import EMULATOR, FIRST_ORDER, SECOND_ORDER, TRUTH, Map
 from gen.emulators.displacement import Displacement
+from gen.emulators.refinement import Refinement
 from gen.errors import InputError
 from gen.noise import sample_generator
 from gen.simulate import displacement
 from gen.simulate.growth import Growth
 from gen.simulate.initial import at_cell_centres, divergence_modes, linear_modes, white_noise
-from gen.simulate.nbody_pairs import calibrated_mesh
+from gen.simulate.lattices import interpolated, lacking, restricted
+from gen.simulate.nbody_pairs import calibrated_mesh, joined
 from gen.simulate.particle_mesh import ParticleMesh, even_steps
 from gen.simulate.theory import Cosmology, linear_power
 
@@ -31,13 +33,14 @@ class Laboratory:
     """Maps from Zel'dovich displacements ``(B, 3, n, n, n)`` [Mpc/h] to evolved ones, in one universe.
 
     Args:
-        emulator: of displacements in a periodic cube.
+        emulator: of displacements in a periodic cube; one that refines coarse runs is given the particle
+            mesh's run of the long waves, and the short ones.
         params: its parameters by name.
         steps: of the particle mesh, as its training data were made.
         bar: told of every displacement that is answered.
     """
 
-    emulator: Displacement
+    emulator: Displacement | Refinement
     params: Mapping[str, float]
     steps: int = 12
     bar: tqdm | None = field(default=None, repr=False)
@@ -58,9 +61,11 @@ class Laboratory:
     @cached_property
     def solver(self) -> ParticleMesh:
         """The particle mesh, up to the time of the fields."""
-        grid = self.emulator.grid
+        return self._mesh(self.emulator.grid.shape[0])
+
+    def _mesh(self, n: int) -> ParticleMesh:
         steps = even_steps(self.steps, end=self.a)
-        return calibrated_mesh(self.cosmology, grid.shape[0], grid.box_size[0], steps)
+        return calibrated_mesh(self.cosmology, n, self.emulator.grid.box_size[0], steps)
 
     @property
     def second_growth(self) -> float:
@@ -115,17 +120,33 @@ class Laboratory:
         return answer
 
     def _emulated(self, psi: Tensor) -> Tensor:
-        return self.emulator.predict(psi, self._table(len(psi)))[:, :3]
+        given = psi if isinstance(self.emulator, Displacement) else self._coarse_run(psi)
+        return self.emulator.predict(given, self._table(len(psi)))[:, :3]
+
+    def _coarse_run(self, psi: Tensor) -> Tensor:
+        """What a refinement starts from: the run of the long waves, and the short waves."""
+        assert isinstance(self.emulator, Refinement)
+        factor, shape = self.emulator.factor, psi.shape[2:]
+        known = joined(self._run(self._mesh(shape[0] // factor), restricted(psi, factor)))
+        axes = (2, 3, 4)
+        short = torch.fft.rfftn(psi, dim=axes) * lacking(shape, factor, psi.device)
+        return torch.cat([interpolated(known, factor), torch.fft.irfftn(short, s=shape, dim=axes)], 1)
 
     def _second_order(self, psi: Tensor) -> Tensor:
-        return self.emulator.closed_form(psi, self._table(len(psi)))[:, :3]
+        if isinstance(self.emulator, Displacement):
+            return self.emulator.closed_form(psi, self._table(len(psi)))[:, :3]
+        return displacement.second_order(self._linear(psi), self.solver.box_size, self.growth, self.a)[0]
 
     def _simulated(self, psi: Tensor) -> Tensor:
-        """The particle mesh from the linear density, delta_k = - i k . psi_k / D1."""
-        delta = divergence_modes(psi, self.solver.box_size)
-        first = float(self.growth.first(self.a))
-        (last,) = self.solver.run(delta / first, self.solver.steps[-1:])
-        return displacement.motion(self.solver, last).displacement
+        return self._run(self.solver, psi).displacement
+
+    def _run(self, solver: ParticleMesh, psi: Tensor) -> displacement.Motion:
+        (last,) = solver.run(self._linear(psi), solver.steps[-1:])
+        return displacement.motion(solver, last)
+
+    def _linear(self, psi: Tensor) -> Tensor:
+        """Modes of the linear density at a = 1, delta_k = - i k . psi_k / D1."""
+        return divergence_modes(psi, self.solver.box_size) / float(self.growth.first(self.a))
 
 
 def untold(here: Laboratory, there: Laboratory) -> Map:
@@ -133,15 +154,16 @@ def untold(here: Laboratory, there: Laboratory) -> Map:
     return there._batched(here._emulated)
 
 
-def check_emulator(emulator: object, name: str) -> Displacement:
+def check_emulator(emulator: object, name: str) -> Displacement | Refinement:
     """Refuse what is not an emulator of displacements.
 
     Raises:
         InputError: for it.
     """
-    if not isinstance(emulator, Displacement):
+    if not isinstance(emulator, Displacement | Refinement):
         raise InputError(
             f"{name} is a {type(emulator).__name__}; interrogate asks emulators that turn Zel'dovich "
-            "displacements into evolved ones, of the class gen.emulators.displacement.Displacement"
+            "displacements into evolved ones, or coarse runs into fine ones, of the classes Displacement and "
+            "Refinement of gen.emulators"
         )
     return emulator

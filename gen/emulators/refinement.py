@@ -54,8 +54,9 @@ class Refinement(FieldMap):
         factor: int = 2,
         degree: int = 3,
     ) -> None:
-        super().__init__(grid, space, closed_form or ShortWaves(), field, unit, widths)
-        self.factor = factor
+        formula = closed_form or ShortWaves()
+        super().__init__(grid, space, formula, field, unit, widths)
+        self.factor, self.redshift = factor, formula.redshift
         self.waves = Waves(grid, space, factor, degree)
 
     def to_config(self) -> dict[str, Any]:

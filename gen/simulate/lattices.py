@@ -33,6 +33,24 @@ def interpolated(field: Tensor, factor: int) -> Tensor:
     return torch.fft.irfftn(modes, s=fine, dim=axes)
 
 
+def restricted(field: Tensor, factor: int) -> Tensor:
+    """A periodic field ``(B, C, *shape)`` at the centres of ``factor`` times fewer cells along each axis.
+
+    The waves below the coarse lattice's Nyquist planes only, so that ``interpolated`` of it gives them back.
+    """
+    fine = tuple(field.shape[2:])
+    coarse = tuple(n // factor for n in fine)
+    axes = tuple(range(2, field.ndim))
+    modes = torch.fft.rfftn(field.float(), dim=axes)
+    for axis, (few, many) in enumerate(zip(coarse, fine, strict=True), 2):
+        last = axis == field.ndim - 1
+        k = (torch.fft.rfftfreq if last else torch.fft.fftfreq)(few, 1 / few, device=field.device)
+        phase = math.pi * k * (1 / few - 1 / many)
+        turn = torch.polar(torch.full_like(phase, 1 / factor), phase) * (k.abs() < few / 2)
+        modes = modes.index_select(axis, k.long() % many) * turn.reshape(-1, *(1,) * (field.ndim - 1 - axis))
+    return torch.fft.irfftn(modes, s=coarse, dim=axes)
+
+
 def lacking(shape: Sequence[int], factor: int, device: torch.device | None = None) -> Tensor:
     """Which waves of the rfftn lattice of ``shape`` are not on one of ``factor`` times fewer cells a side.
 
