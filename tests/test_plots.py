@@ -168,6 +168,11 @@ def test_a_steep_positive_field_gets_a_logarithmic_scale():
     assert scale.log
     middle = np.sqrt(scale.low * scale.high)
     assert scale(np.array([scale.low, middle, scale.high])) == pytest.approx([0, 0.5, 1])
+    clustered = np.exp(1.5 * np.random.default_rng(0).standard_normal(10_000)) * (np.arange(10_000) % 20 > 0)
+    density = Scale.of(clustered)
+    assert density.log and density.high == pytest.approx(1000 * density.low), "empty cells are the darkest"
+    assert density(np.array([0.0, np.median(clustered)])) == pytest.approx([0, 0.37], abs=0.05)
+    assert not Scale.of(clustered - 0.01).log, "a field with negative values has no logarithm"
     constant = Scale.of(np.full(10, 3.0))
     assert constant(np.array([3.0])).tolist() == [0.0]
 

@@ -25,9 +25,15 @@ class Scale:
 
     @classmethod
     def of(cls, reference: np.ndarray) -> Scale:
-        """From 0.5 to 99.8 % of the reference; logarithmic where it is positive and spans three decades."""
-        low, high = (float(q) for q in np.quantile(reference, (0.005, 0.998)))
-        log = low > 0 and high > 1000 * low
+        """From 0.5 to 99.8 % of the reference.
+
+        Logarithmic, over three decades at most, where it is nowhere negative and spans three decades or has
+        cells of 20 times its median, as densities have.
+        """
+        low, middle, high = (float(q) for q in np.quantile(reference, (0.005, 0.5, 0.998)))
+        spans = (low > 0 and high > 1000 * low) or (middle > 0 and high > 20 * middle)
+        log = spans and float(reference.min()) >= 0
+        low = max(low, high / 1000) if log else low
         return cls(low, high if high > low else low + 1.0, log)
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
