@@ -47,6 +47,17 @@ def check_coarse(coarse: C | None, n_channels: int, shape: Sequence[int], factor
     return coarse
 
 
+def divisible(shape: Sequence[int], factor: int) -> tuple[int, ...]:
+    """The sides, if all of them divide by ``factor``.
+
+    Raises:
+        InputError: if they do not.
+    """
+    if any(n % factor for n in shape):
+        raise InputError(f"sides must divide by {factor} cells, got {tuple(shape)}")
+    return tuple(shape)
+
+
 def refuse_negative(coarse: Tensor) -> None:
     """Refuse what is no density.
 

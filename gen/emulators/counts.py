@@ -15,7 +15,7 @@ from torch.nn.functional import logsigmoid
 
 from gen.emulators.base import Emulator
 from gen.emulators.chunks import white_channels
-from gen.emulators.conditioning import Channels, check_coarse, fitting_rows, refuse_negative
+from gen.emulators.conditioning import Channels, check_coarse, divisible, fitting_rows, refuse_negative
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.nets.layers import to_channels
@@ -179,9 +179,7 @@ class GalaxyCounts(Emulator):
         return self.occupation
 
     def worked(self, shape: Sequence[int]) -> tuple[int, ...]:
-        if any(n % self.network.factor for n in shape):
-            raise InputError(f"sides must divide by {self.network.factor} cells, got {tuple(shape)}")
-        return tuple(shape)
+        return divisible(shape, self.network.factor)
 
     def inputs(
         self,

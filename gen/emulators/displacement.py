@@ -14,6 +14,7 @@ from gen.emulators.conditioning import (
     Channels,
     Deterministic,
     check_coarse,
+    divisible,
     fitting_rows,
     mean_square,
     shared_scale,
@@ -201,9 +202,7 @@ class Displacement(Deterministic):
         return self._evolved(self._epoch(params), coarse)
 
     def worked(self, shape: Sequence[int]) -> tuple[int, ...]:
-        if any(n % self.network.factor for n in shape):
-            raise InputError(f"sides must divide by {self.network.factor} cells, got {tuple(shape)}")
-        return tuple(shape)
+        return divisible(shape, self.network.factor)
 
     def inputs(
         self,

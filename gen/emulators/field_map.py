@@ -13,6 +13,7 @@ from gen.emulators.conditioning import (
     Channels,
     Deterministic,
     check_coarse,
+    divisible,
     fitting_rows,
     mean_square,
     shared_scale,
@@ -150,9 +151,7 @@ class FieldMap(Deterministic):
         return self._improved(self.formula(coarse, self._universe(params)), params)
 
     def worked(self, shape: Sequence[int]) -> tuple[int, ...]:
-        if any(n % self.network.factor for n in shape):
-            raise InputError(f"sides must divide by {self.network.factor} cells, got {tuple(shape)}")
-        return tuple(shape)
+        return divisible(shape, self.network.factor)
 
     def inputs(
         self,

@@ -103,9 +103,7 @@ def expansion(given: Callable[[int], Tensor], spacing: Sequence[float]) -> Itera
         del made
     del trace
     shape, axes = source.shape[1:], tuple(range(1, 1 + dim))
-    squares = torch.stack(torch.broadcast_tensors(*wavevector(shape, spacing, source, odd=False)))
-    k2 = squares.square().sum(0)
-    del squares
+    k2 = torch.as_tensor(sum(k.square() for k in wavevector(shape, spacing, source, odd=False)))
     odd = wavevector(shape, spacing, source, odd=True)
     inverse = torch.where(k2 > 0, -1 / k2.clamp(min=1e-30), 0.0)
     del k2

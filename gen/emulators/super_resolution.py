@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gen.emulators.base import Emulator
 from gen.emulators.chunks import white_channels
-from gen.emulators.conditioning import C, Channels, check_coarse, fitting_rows, refuse_negative
+from gen.emulators.conditioning import C, Channels, check_coarse, divisible, fitting_rows, refuse_negative
 from gen.emulators.gap import SummaryGap
 from gen.emulators.marginal import Marginal, empirical_quantiles
 from gen.emulators.missing_modes import MissingModes
@@ -136,12 +136,7 @@ class SuperResolution(Emulator):
         return self.generator
 
     def worked(self, shape: Sequence[int]) -> tuple[int, ...]:
-        if any(n % math.lcm(self.factor, self.generator.factor) for n in shape):
-            raise InputError(
-                f"sides must divide by {math.lcm(self.factor, self.generator.factor)} cells, got "
-                f"{tuple(shape)}"
-            )
-        return tuple(shape)
+        return divisible(shape, math.lcm(self.factor, self.generator.factor))
 
     def _check(self, coarse: C | None, shape: Sequence[int]) -> C:
         cells = tuple(n // self.factor for n in self.worked(shape))
