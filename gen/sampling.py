@@ -101,6 +101,11 @@ def sample_to_file(
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists already; give --overwrite to replace it, or another name")
     emulator = load(checkpoint).to(checked_device(device))
+    if emulator.needs_coarse:
+        raise InputError(
+            f"{checkpoint} makes fields from other fields; give it those by cosmozoo apply {checkpoint} "
+            "--coarse FILE"
+        )
     table = parse_params(params, emulator.space)
     total = len(table) * n
     attributes = describe_sampling(emulator, checkpoint, table, n, seed)

@@ -355,3 +355,23 @@ def test_bad_input_is_one_sentence(data: SimulationSet, emulator: Refinement) ->
         emulator.sample(PARAMS.double(), coarse=coarse_run(1) + 40 * torch.randn(1, 6, 8, 8, 8))
     with pytest.raises(InputError, match="learns from 6 channels"):
         Refinement(GRID, SPACE, widths=(4, 8)).fit(replace(data, values=data.values[:, :3]))
+
+
+def test_verbs_say_where_coarse_runs_are_given(
+    emulator: Refinement, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint.save(emulator, tmp_path / "net", "A test.")
+    told = [
+        "sample",
+        str(tmp_path / "net"),
+        "--params",
+        "Omega_m=0.3,sigma_8=0.8",
+        "-o",
+        str(tmp_path / "x.h5"),
+    ]
+    assert main(told) == 2
+    assert "cosmozoo apply" in capsys.readouterr().err and not (tmp_path / "x.h5").exists()
+    assert main(["report", str(tmp_path / "net"), "-o", str(tmp_path / "page")]) == 2
+    assert "by --data" in capsys.readouterr().err and not (tmp_path / "page").exists()
+    assert main(["apply", str(tmp_path / "net"), "--params", "Omega_m=0.3,sigma_8=0.8", "-o", "y.h5"]) == 2
+    assert "--coarse" in capsys.readouterr().err

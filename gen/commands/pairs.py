@@ -60,6 +60,20 @@ def is_paired(folders: Sequence[Path]) -> bool:
     return any(asks.values())
 
 
+def check_pairs(test: SimulationSet | None) -> SimulationSet:
+    """The test set, if its fields come with coarse ones.
+
+    Raises:
+        InputError: if they do not.
+    """
+    if test is None or test.coarse is None:
+        raise InputError(
+            "a field-to-field emulator is judged on pairs of coarse and true fields; give the data recipe it "
+            "was made for by --data"
+        )
+    return test
+
+
 def paired(
     folders: Sequence[Path], test: SimulationSet | None, seed: int, n_forces: int | None = None
 ) -> Paired:
@@ -71,11 +85,8 @@ def paired(
     Raises:
         InputError: for data without coarse fields, or of another grid or other parameters.
     """
-    if test is None or test.coarse is None:
-        raise InputError(
-            "a field-to-field emulator is judged on pairs of coarse and true fields; give the data recipe it "
-            "was made for by --data"
-        )
+    test = check_pairs(test)
+    assert test.coarse is not None
     made: dict[str, Tensor] = {}
     twins: dict[str, Tensor] = {}
     told = {}

@@ -21,7 +21,7 @@ from evaluation.spread import workers
 from gen.checkpoint import load, record_report
 from gen.checkpoint_folder import read_config
 from gen.commands.correction import check_correction
-from gen.commands.pairs import is_paired, paired
+from gen.commands.pairs import check_pairs, is_paired, paired
 from gen.commands.simulate import simulated
 from gen.config import load_recipe
 from gen.data.base import SimulationSet
@@ -43,9 +43,12 @@ def report(options: argparse.Namespace) -> int:
         raise InputError("a report needs checkpoints, or files of samples given by --samples; got none")
     if options.correct is not None:
         check_correction(options.checkpoints, options.correct)
+    field_to_field = is_paired(options.checkpoints)
+    if field_to_field and options.data is None:
+        check_pairs(None)
     reference, training, data, test = _reference(options)
     pairs = None
-    if is_paired(options.checkpoints):
+    if field_to_field:
         pairs = paired(options.checkpoints, test, options.seed, options.correct)
     folders = [] if pairs else _with_baseline(options.checkpoints, options.baseline, reference)
     files = {_name(path): path for path in options.samples}

@@ -22,7 +22,7 @@ def show(folder: Path) -> int:
         raise InputError(f"{folder} holds no checkpoints; `cosmozoo train` makes them")
     for line in table([HEADER, *(row(entry) for entry in found)]):
         print(line)
-    print("power error: largest up to half the Nyquist wavenumber; excess: distance to simulations over that")
+    print("power error: largest up to where the report judges; excess: distance to simulations over that")
     print("between simulations (1 is perfect); both at interior test cosmologies, - where not recorded")
     return 0
 

@@ -72,10 +72,10 @@ class Refinement(FieldMap):
     def check(self, coarse: Tensor | None, shape: Sequence[int]) -> Tensor:
         """As given, if it is a coarse run, on its own particles or the fine ones, or one with waves."""
         dim = self.grid.dim
-        if coarse is None or coarse.shape[1] != 2 * dim:
+        if coarse is not None and coarse.shape[1] == 3 * dim:
             return super().check(coarse, shape)
         own = tuple(n // self.factor for n in shape)
-        cells = tuple(shape) if tuple(coarse.shape[2:]) == tuple(shape) else own
+        cells = tuple(shape) if coarse is not None and tuple(coarse.shape[2:]) == tuple(shape) else own
         divisor = self.network.factor if cells != own else max(1, self.network.factor // self.factor)
         return self.ordered(check_coarse(coarse, 2 * dim, cells, divisor, COARSE_RUN), shape)
 
