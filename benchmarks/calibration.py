@@ -165,18 +165,22 @@ def fields(kind: str, i: int, side: int) -> tuple[Grid, Sample, Sample, Sample |
 KINDS = [*PLANTED, COPIES, FROZEN, BASELINE, HALVES]
 
 
-def p_values(kind: str, i: int, side: int, t: Thresholds) -> dict[str, float]:
-    """Every p-value that the report's words rest on, and the pooled pixels' for comparison."""
+def p_values(kind: str, i: int, side: int, t: Thresholds, joint: bool) -> dict[str, float]:
+    """Every p-value that the report's words rest on, and the pooled pixels' for comparison.
+
+    joint: whether joint tests are among them.
+    """
     grid, reference, samples, training = fields(kind, i, side)
     c = Judged("A", {}, "interior", reference, {"samples": samples}, by_maps=False)
     (e,) = evaluate([c], ["samples"], grid, t, i)
     found = of_statistics(e, "samples")
-    joint = joint_tests(
-        "interior", "samples", reference, samples, e.real, e.made["samples"], grid, training,
-        n_permutations=t.measurement.n_permutations, classifier_steps=t.measurement.classifier_steps,
-        seed=i,
-    )  # fmt: skip
-    found |= {j.test: j.p for j in joint if j.p is not None}
+    if joint:
+        tests = joint_tests(
+            "interior", "samples", reference, samples, e.real, e.made["samples"], grid, training,
+            n_permutations=t.measurement.n_permutations, classifier_steps=t.measurement.classifier_steps,
+            seed=i,
+        )  # fmt: skip
+        found |= {j.test: j.p for j in tests if j.p is not None}
     found[TOGETHER] = combined(found.values())
     found[POOLED] = e.pixels["samples"].p_pooled
     return found
@@ -199,16 +203,13 @@ def rejected(p: dict[str, float], significance: float = 0.05) -> dict[str, list[
     }
 
 
-def repetition(kind: str, i: int, side: int, thresholds: Path, steps: int | None) -> dict[str, object]:
-    t = load_thresholds(thresholds)
-    if steps is not None:
-        t = replace(t, measurement=replace(t.measurement, classifier_steps=steps))
-    p = p_values(kind, i, side, t)
+def repetition(kind: str, i: int, side: int, t: Thresholds, joint: bool) -> dict[str, object]:
+    p = p_values(kind, i, side, t, joint)
     return {"kind": kind, "i": i, "p": p, "rejected": rejected(p)}
 
 
 def run(
-    jobs: list[tuple[str, int]], path: Path, side: int, thresholds: Path, steps: int | None, processes: int
+    jobs: list[tuple[str, int]], path: Path, side: int, t: Thresholds, joint: bool, processes: int
 ) -> None:
     done = {(r["kind"], r["i"]) for r in read(path)}
     todo = [job for job in jobs if job not in done]
@@ -218,9 +219,8 @@ def run(
         path.open("a", encoding="utf-8") as file,
         tqdm(total=len(jobs), initial=len(jobs) - len(todo)) as bar,
     ):
-        for future in as_completed(
-            [pool.submit(repetition, kind, i, side, thresholds, steps) for kind, i in todo]
-        ):
+        asked = [pool.submit(repetition, kind, i, side, t, joint) for kind, i in todo]
+        for future in as_completed(asked):
             file.write(json.dumps(future.result()) + "\n")
             file.flush()
             bar.update()
@@ -319,6 +319,9 @@ def main() -> None:
         "--side", type=int, default=SIDE, help="cells of a map; each needs a folder of its own"
     )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, help="of planted differences; default: all")
+    parser.add_argument(
+        "--statistics", nargs="+", help="these beside power, and no joint tests; in a folder of their own"
+    )
     parser.add_argument("--thresholds", type=Path, default=Path("recipes/reports/standard.yaml"))
     parser.add_argument(
         "--classifier_steps", type=int, help="of the network; fewer save time and cost power, not validity"
@@ -327,6 +330,11 @@ def main() -> None:
     args = parser.parse_args()
     path = args.out / ("p_values.jsonl" if args.side == SIDE else f"p_values_{args.side}.jsonl")
     if args.what != "figure":
+        t = load_thresholds(args.thresholds)
+        if args.classifier_steps is not None:
+            t = replace(t, measurement=replace(t.measurement, classifier_steps=args.classifier_steps))
+        if args.statistics:
+            t = replace(t, statistics=("power", *args.statistics))
         kinds = ["null"] if args.what == "null" else [*PLANTED, COPIES, FROZEN]
         recipe = read_recipe(NBODY)
         if args.what == "power" and is_simulated(default_cache() / recipe.folder, recipe, "test"):
@@ -337,8 +345,8 @@ def main() -> None:
             [(kind, i) for i in range(args.first, args.first + args.n) for kind in kinds],
             path,
             args.side,
-            args.thresholds,
-            args.classifier_steps,
+            t,
+            not args.statistics,
             args.processes,
         )
     rows = read(path)
