@@ -325,6 +325,9 @@ def test_asked_like_a_simulation_it_runs_the_long_waves_and_adds_the_short(emula
     # 2LPT is of second order whoever is asked: halved, psi2 is quartered.
     second = [answers[SECOND_ORDER](a * psi) - a * psi for a in (1.0, 0.5)]
     torch.testing.assert_close(second[1], second[0] / 4, atol=2e-3, rtol=0)
+    drift = torch.tensor([3.0, -1.0, 2.0])[None, :, None, None, None]
+    for name in (EMULATOR, SECOND_ORDER):
+        torch.testing.assert_close(answers[name](psi + drift), answers[name](psi) + drift, atol=1e-3, rtol=0)
     (gradient,) = torch.autograd.grad(answers[EMULATOR](short.requires_grad_())[0, 0, 1, 2, 3], short)
     assert gradient[0, 0, 1, 2, 3] == gradient.abs().max() > 0
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from evaluation.interrogate.asking import EMULATOR, FIRST_ORDER, SECOND_ORDER, TRUTH, Map
 from gen.emulators.displacement import Displacement
+from gen.emulators.perturbation import second_order
 from gen.emulators.refinement import Refinement
 from gen.errors import InputError
 from gen.noise import sample_generator
@@ -127,7 +128,9 @@ class Laboratory:
         """What a refinement starts from: the run of the long waves, and the short waves."""
         assert isinstance(self.emulator, Refinement)
         factor, shape = self.emulator.factor, psi.shape[2:]
-        known = joined(self._run(self._mesh(shape[0] // factor), restricted(psi, factor)))
+        drift = psi.mean((2, 3, 4), keepdim=True)  # which no density knows
+        run = self._run(self._mesh(shape[0] // factor), restricted(psi, factor))
+        known = joined(run._replace(displacement=run.displacement + drift)).to(psi)
         axes = (2, 3, 4)
         short = torch.fft.rfftn(psi, dim=axes) * lacking(shape, factor, psi.device)
         return torch.cat([interpolated(known, factor), torch.fft.irfftn(short, s=shape, dim=axes)], 1)
@@ -135,7 +138,7 @@ class Laboratory:
     def _second_order(self, psi: Tensor) -> Tensor:
         if isinstance(self.emulator, Displacement):
             return self.emulator.closed_form(psi, self._table(len(psi)))[:, :3]
-        return displacement.second_order(self._linear(psi), self.solver.box_size, self.growth, self.a)[0]
+        return psi + self.second_growth * second_order(psi, self.emulator.grid.spacing)
 
     def _simulated(self, psi: Tensor) -> Tensor:
         return self._run(self.solver, psi).displacement
