@@ -347,6 +347,8 @@ def test_interrogate_asks_it(emulator: Refinement, tmp_path: Path) -> None:
     assert main(told) == 0
     found = json.loads((tmp_path / "page" / "interrogation.json").read_text(encoding="utf-8"))
     assert len(found["headline"]) >= 10 and found["checkpoint"] == "net"
+    page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    assert "run of the long waves with 2 times fewer particles" in page
 
 
 def test_bad_input_is_one_sentence(data: SimulationSet, emulator: Refinement) -> None:

@@ -145,6 +145,7 @@ def _about(
         "redshift": params.get("z", emulator.redshift),
         "trained": {n: [a, b] for n, a, b in zip(space.names, space.low, space.high, strict=True)},
         "boxes": options.boxes,
+        "coarse_factor": emulator.factor if isinstance(emulator, Refinement) else None,
         "provenance": {
             "version": gen.__version__,
             "class": config["class"],
