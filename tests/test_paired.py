@@ -72,6 +72,16 @@ def test_sets_of_other_length_do_not_pair() -> None:
         judge_pairs({"net": file_of(grid, [INTERIOR], 6, 1)}, true, ["interior"])
 
 
+def report_options(tmp_path: Path, recipe: Path, cache: Path) -> list[str]:
+    """Of a report on few statistics, resampled little, into ``tmp_path / "page"``."""
+    quick = yaml.safe_load(Path("recipes/reports/standard.yaml").read_text(encoding="utf-8"))
+    quick["measurement"] |= {"classifier_steps": 2, "n_permutations": 50, "n_bootstrap": 50}
+    quick["statistics"] = ["power", "pdf"]
+    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(quick), encoding="utf-8")
+    told = ["--data", str(recipe), "--cache", str(cache), "-o", str(tmp_path / "page"), "--processes", "1"]
+    return [*told, "--thresholds", str(tmp_path / "quick.yaml")]
+
+
 def test_an_untrained_emulator_is_reported_as_2lpt(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,12 +93,7 @@ def test_an_untrained_emulator_is_reported_as_2lpt(
     emulator = Displacement(data.grid, data.space, widths=(4, 8))
     emulator.fit(data.select(split="train"))
     checkpoint.save(emulator, tmp_path / "net", "# net")
-    quick = yaml.safe_load(Path("recipes/reports/standard.yaml").read_text(encoding="utf-8"))
-    quick["measurement"] |= {"classifier_steps": 2, "n_permutations": 50, "n_bootstrap": 50, "peak_bins": 4}
-    quick["statistics"] = ["power", "pdf"]
-    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(quick), encoding="utf-8")
-    told = ["--data", str(recipe), "--cache", str(cache), "-o", str(tmp_path / "page"), "--processes", "1"]
-    told += ["--thresholds", str(tmp_path / "quick.yaml")]
+    told = report_options(tmp_path, recipe, cache)
     assert main(["report", str(tmp_path / "net"), *told, "--record"]) == 0, capsys.readouterr().err
     document = json.loads((tmp_path / "page" / "report.json").read_text(encoding="utf-8"))
     assert document["sets"] == ["net", "Zel'dovich", "2LPT"] and document["baseline"] == "2LPT"
@@ -162,12 +167,7 @@ def test_super_resolution_is_reported_beside_what_it_starts_from(
     emulator = SuperResolution(data.grid, data.space, widths=(4, 8), summary_weight=0.0, degree=1)
     emulator.fit(data.select(split="train"))
     checkpoint.save(emulator, tmp_path / "net", "# net")
-    quick = yaml.safe_load(Path("recipes/reports/standard.yaml").read_text(encoding="utf-8"))
-    quick["measurement"] |= {"classifier_steps": 2, "n_permutations": 50, "n_bootstrap": 50}
-    quick["statistics"] = ["power", "pdf"]
-    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(quick), encoding="utf-8")
-    told = ["--data", str(recipe), "--cache", str(cache), "-o", str(tmp_path / "page"), "--processes", "1"]
-    told += ["--thresholds", str(tmp_path / "quick.yaml")]
+    told = report_options(tmp_path, recipe, cache)
     assert main(["report", str(tmp_path / "net"), *told]) == 0, capsys.readouterr().err
     document = json.loads((tmp_path / "page" / "report.json").read_text(encoding="utf-8"))
     assert document["sets"] == ["net", "interpolated", "Gaussian missing modes"]
@@ -190,12 +190,8 @@ def test_fine_runs_are_reported_with_waves_drawn_and_with_their_own(
     emulator = Refinement(data.grid, data.space, widths=(4, 8), degree=1)
     emulator.fit(data.select(split="train"))
     checkpoint.save(emulator, tmp_path / "net", "# net")
-    quick = yaml.safe_load(Path("recipes/reports/standard.yaml").read_text(encoding="utf-8"))
-    quick["measurement"] |= {"classifier_steps": 2, "n_permutations": 50, "n_bootstrap": 50}
-    quick["statistics"] = ["power", "pdf"]
-    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(quick), encoding="utf-8")
-    told = ["--data", str(recipe), "--cache", str(cache), "-o", str(tmp_path / "page"), "--processes", "1"]
-    told += ["--thresholds", str(tmp_path / "quick.yaml"), "--record"]
+    told = report_options(tmp_path, recipe, cache)
+    told += ["--record"]
     assert main(["report", str(tmp_path / "net"), *told]) == 0, capsys.readouterr().err
     document = json.loads((tmp_path / "net" / "report.json").read_text(encoding="utf-8"))
     assert document["sets"] == ["net", "net with own waves", "coarse run", "Gaussian missing modes"]

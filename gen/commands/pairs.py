@@ -144,7 +144,7 @@ def paired(
 def _given(emulator: Emulator, test: SimulationSet) -> Tensor:
     """What the emulator is to make fields from: of a coarse run and the waves that it lacks, the run."""
     assert test.coarse is not None
-    return test.coarse[:, : 2 * test.grid.dim] if isinstance(emulator, Refinement) else test.coarse
+    return emulator.run_of(test.coarse) if isinstance(emulator, Refinement) else test.coarse
 
 
 def _made(emulator: Emulator, test: SimulationSet, given: Tensor, seed: int, name: str) -> Tensor:
@@ -200,7 +200,7 @@ def _baselines(emulator: Emulator, test: SimulationSet, seed: int) -> dict[str, 
     if isinstance(emulator, Refinement):
         return {
             MISSING_MODES: _completed(emulator, test, seed),
-            COARSE_RUN: _batched(lambda coarse, _: coarse[:, : 2 * test.grid.dim], test),
+            COARSE_RUN: _batched(lambda coarse, _: emulator.run_of(coarse), test),
         }
     closed_form = getattr(emulator, "closed_form", None)
     if closed_form is None:
@@ -216,8 +216,8 @@ def _completed(emulator: SuperResolution | Refinement, test: SimulationSet, seed
     def completed(coarse: Tensor, params: Tensor) -> Tensor:
         mine = [next(generators) for _ in coarse]
         if isinstance(emulator, Refinement):
-            run = coarse[:, : 2 * test.grid.dim]
-            return emulator.closed_form(emulator.completed(params, mine, run), params)
+            given = emulator.completed(params, mine, emulator.run_of(coarse))
+            return emulator.closed_form(given, params)
         return emulator.to_physical(emulator.draw_latent(params, mine, coarse)[:, :1], params)
 
     return _batched(completed, test)

@@ -15,7 +15,6 @@ from gen.emulators.motion_critic import MotionCritic
 from gen.emulators.refinement import Refinement
 from gen.fields import Grid, ParameterSpace
 from gen.nets.layers import to_channels
-from gen.nets.unet import UNet
 
 
 class AdversarialRefinement(Refinement):
@@ -28,6 +27,8 @@ class AdversarialRefinement(Refinement):
     Args:
         critic_channels, critic_kernel: of ``gen.emulators.motion_critic.MotionCritic``.
     """
+
+    noisy = True
 
     def __init__(
         self,
@@ -43,8 +44,6 @@ class AdversarialRefinement(Refinement):
         critic_kernel: int = 3,
     ) -> None:
         super().__init__(grid, space, closed_form, field, unit, widths, factor, degree)
-        n_in = len(self.input_scale)
-        self.network = UNet(grid.dim, n_in, self.n_channels, len(space), widths, "circular", noise=True)
         self.critic_layers = {"critic_channels": list(critic_channels), "critic_kernel": critic_kernel}
 
     def to_config(self) -> dict[str, Any]:
@@ -58,8 +57,7 @@ class AdversarialRefinement(Refinement):
         shape: Sequence[int] | None = None,
     ) -> Tensor:
         """A fine run for each generator, whose waves are drawn even where a fine run's own are given."""
-        y = self.decode(self.draw_latent(params, generators, coarse, shape), params)
-        return y * self._unit(y)
+        return self._moved(self.draw_latent(params, generators, coarse, shape), params)
 
     def draw_latent(
         self,
@@ -70,19 +68,22 @@ class AdversarialRefinement(Refinement):
     ) -> Tensor:
         """The coarse run at the fine particles, drawn waves, noise: ``(B, 3 dim + levels, *shape)``."""
         shape = self.grid.shape if shape is None else tuple(shape)
-        run = self.check(coarse, shape)[:, : 2 * self.grid.dim]
-        known = self.completed(params, generators, run, shape)
+        known = self.completed(params, generators, self.run_of(self.check(coarse, shape)), shape)
         return torch.cat([known, torch.stack(self._noise(params, generators, shape), 1)], 1)
 
     def decode(self, latent: Tensor, params: Tensor) -> Tensor:
         """Motions ``(B, 2 dim, *shape)`` in units of what the closed form lacks, with gradients."""
+        return self.to_working(self._moved(latent, params), params)
+
+    def _moved(self, latent: Tensor, params: Tensor) -> Tensor:
+        """Motions ``(B, 2 dim, *shape)`` in physical units."""
         known, noise = latent.split([3 * self.grid.dim, self._levels], 1)
-        made = self._improved(self.formula(known, self._universe(params)), params, noise)
-        return made / self._unit(made)
+        return self._improved(self.formula(known, self._universe(params)), params, noise)
 
     def to_working(self, values: Tensor, params: Tensor) -> Tensor:
+        """Motions in units of what the closed form lacks."""
         del params
-        return values / self._unit(values)
+        return values / to_channels(self.output_scale[None], values)
 
     def make_critic(self) -> nn.Module:
         """A fresh critic of motions given a coarse run."""
@@ -119,6 +120,3 @@ class AdversarialRefinement(Refinement):
         self, params: Tensor, generators: Sequence[torch.Generator], shape: Sequence[int]
     ) -> list[Tensor]:
         return [x.to(params) for x in white_channels(generators, self._levels, tuple(shape))]
-
-    def _unit(self, like: Tensor) -> Tensor:
-        return to_channels(self.output_scale[None], like)

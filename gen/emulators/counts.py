@@ -102,7 +102,8 @@ class GalaxyCounts(Emulator):
                 f"{data.values.shape[1]} channels and {given} coarse ones"
             )
         rows = fitting_rows(data, 256)
-        density = self._check(data.coarse[rows].float(), self.grid.shape)
+        density = check_coarse(data.coarse[rows].float(), 1, self.grid.shape, self.network.factor, INPUT)
+        refuse_negative(density)
         count, params = data.values[rows].float(), data.params[rows].float()
         _refuse_other_counts(count, density)
         x = self.abscissa(density, params)
@@ -113,11 +114,6 @@ class GalaxyCounts(Emulator):
         parts = zip(density.split(16), params.split(16), count.split(16), strict=True)
         squares = [(self.expected(self.start_of(d, p)) - n).square().mean() for d, p, n in parts]
         self.output_scale.copy_(torch.stack(squares).mean().sqrt().clamp(min=1e-12)[None])
-
-    def _check(self, coarse: Tensor | None, shape: Sequence[int]) -> Tensor:
-        coarse = check_coarse(coarse, 1, shape, self.occupation.factor, INPUT)
-        refuse_negative(coarse)
-        return coarse
 
     def abscissa(self, density: Tensor, params: Tensor) -> Tensor:
         """x ``(B, 1, *shape)``; where Omega_m is no parameter it counts as one."""
@@ -189,7 +185,7 @@ class GalaxyCounts(Emulator):
         shape: Sequence[int],
     ) -> Iterator[Tensor]:
         """The matter density, and white noise by which galaxies are drawn."""
-        density = check_coarse(coarse, 1, shape, self.occupation.factor, INPUT)[:, 0].to(params)
+        density = check_coarse(coarse, 1, shape, self.network.factor, INPUT)[:, 0].to(params)
         refuse_negative(density)
         yield density
         yield next(white_channels(generators, 1, tuple(shape))).to(params)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -48,6 +48,8 @@ class FieldMap(Deterministic):
     """
 
     margin = 0
+    #: Whether the network takes white noise at every resolution.
+    noisy: ClassVar[bool] = False
     input_scale: Tensor
     output_scale: Tensor
     residual_scale: Tensor
@@ -73,7 +75,7 @@ class FieldMap(Deterministic):
         self.n_coarse = closed_form.n_vectors * grid.dim
         n_in = sum(closed_form.groups(grid.dim))
         self.growth = GrowthTable()
-        self.network = UNet(grid.dim, n_in, self.n_channels, len(space), widths, "circular")
+        self.network = UNet(grid.dim, n_in, self.n_channels, len(space), widths, "circular", noise=self.noisy)
         self.register_buffer("input_scale", torch.ones(n_in))
         self.register_buffer("output_scale", torch.ones(self.n_channels))
         self.register_buffer("residual_scale", torch.ones(self.n_channels))

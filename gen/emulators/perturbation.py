@@ -37,13 +37,7 @@ def strain(displacement: Tensor, spacing: Sequence[float]) -> Tensor:
         ``(B, dim (dim + 1) / 2, *shape)``: the diagonal, whose sum is -delta at first order, then the
         pairs i < j, the tide.
     """
-    shape = displacement.shape[2:]
-    axes = tuple(range(1, 1 + len(shape)))
-    k = wavevector(shape, spacing, displacement, odd=True)
-    modes = torch.fft.rfftn(displacement.float(), dim=tuple(a + 1 for a in axes))
-    diagonal = [1j * ki * modes[:, i] for i, ki in enumerate(k)]
-    tide = [0.5j * (k[i] * modes[:, j] + k[j] * modes[:, i]) for i, j in combinations(range(len(k)), 2)]
-    return torch.stack([torch.fft.irfftn(m, s=shape, dim=axes) for m in diagonal + tide], 1)
+    return torch.stack(list(strains(lambda i: displacement[:, i], spacing)), 1)
 
 
 def second_order(zeldovich: Tensor, spacing: Sequence[float], strains: Tensor | None = None) -> Tensor:

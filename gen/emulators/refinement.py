@@ -109,6 +109,10 @@ class Refinement(FieldMap):
             given = interpolated(given, self.factor)
         return torch.cat([given, self.drawn(params, generators, shape)], 1)
 
+    def run_of(self, given: Tensor) -> Tensor:
+        """The coarse run of what ``ShortWaves`` takes, without the waves."""
+        return given[:, : 2 * self.grid.dim]
+
     def drawn(self, params: Tensor, generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
         """Zel'dovich displacement [Mpc/h] of waves that the coarse run lacks, ``(B, dim, *shape)``."""
         return torch.stack(list(map(self._waves(params, generators, shape), range(self.grid.dim))), 1)
@@ -162,7 +166,8 @@ class Waves(nn.Module):
     @torch.no_grad()
     def fit(self, displacement: Tensor, params: Tensor) -> None:
         """Measure the power of displacements ``(N, dim, *shape)`` at ``(N, P)`` parameters."""
-        _, k, held = self._lattice(displacement.shape[2:], displacement)
+        _, k = self._lattice(displacement.shape[2:], displacement)
+        held = lacking(displacement.shape[2:], self.factor, displacement.device)
         axes = tuple(range(1, displacement.ndim - 1))
         hats = self._hats(k[held]).double()
         measured = []
@@ -178,7 +183,8 @@ class Waves(nn.Module):
 
     def forward(self, white: Tensor, params: Tensor) -> Tensor:
         """Modes ``(B, *rfftn lattice)`` of the waves along k, of unit white noise ``(B, *shape)``."""
-        _, k, held = self._lattice(white.shape[1:], white)
+        _, k = self._lattice(white.shape[1:], white)
+        held = lacking(white.shape[1:], self.factor, white.device)
         short = k[held]
         power = self.log_power(params).exp() @ self._hats(short).T * self._slope(short)
         modes = torch.fft.rfftn(white.float(), dim=tuple(range(1, white.ndim)), norm="ortho")
@@ -188,7 +194,7 @@ class Waves(nn.Module):
 
     def component(self, modes: Tensor, i: int, shape: Sequence[int]) -> Tensor:
         """Displacement along axis i, ``(B, *shape)``."""
-        components, k, _ = self._lattice(shape, modes.real)
+        components, k = self._lattice(shape, modes.real)
         axes = tuple(range(1, modes.ndim))
         return torch.fft.irfftn(
             modes * (1j * components[i] / k.clamp(min=1e-12)), s=tuple(shape), dim=axes, norm="ortho"
@@ -203,8 +209,8 @@ class Waves(nn.Module):
         at = ((k[:, None].log() - self.nodes.to(k)) / step).abs()
         return (1 - at).clamp(min=0)
 
-    def _lattice(self, shape: Sequence[int], like: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Components of k, |k|, and which modes the coarse lattice lacks."""
+    def _lattice(self, shape: Sequence[int], like: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Components of k, and |k|."""
         components = wavevector(shape, self.grid.spacing, like, odd=True)
         squares = torch.stack(torch.broadcast_tensors(*components)).square().sum(0)
-        return components, squares.sqrt(), lacking(shape, self.factor, like.device)
+        return components, squares.sqrt()

@@ -21,11 +21,8 @@ def interpolated(field: Tensor, factor: int) -> Tensor:
     modes = torch.fft.rfftn(field.float(), dim=axes)
     for axis, (few, many) in enumerate(zip(coarse, fine, strict=True), 2):
         last = axis == field.ndim - 1
-        k = (torch.fft.rfftfreq if last else torch.fft.fftfreq)(few, 1 / few, device=field.device)
-        # A centre lies half a cell from the origin, and a fine cell is smaller.
-        phase = math.pi * k * (1 / many - 1 / few)
-        turn = torch.polar(torch.full_like(phase, factor), phase) * (k.abs() < few / 2)
-        modes = modes * turn.reshape(-1, *(1,) * (field.ndim - 1 - axis))
+        k = _numbers(few, last, field.device)
+        modes = modes * _turn(k, few, many).reshape(-1, *(1,) * (field.ndim - 1 - axis))
         held = (few + 1) // 2 if last else few
         wide = modes.new_zeros(*modes.shape[:axis], many // 2 + 1 if last else many, *modes.shape[axis + 1 :])
         rows = k[:held].long() % many
@@ -43,11 +40,9 @@ def restricted(field: Tensor, factor: int) -> Tensor:
     axes = tuple(range(2, field.ndim))
     modes = torch.fft.rfftn(field.float(), dim=axes)
     for axis, (few, many) in enumerate(zip(coarse, fine, strict=True), 2):
-        last = axis == field.ndim - 1
-        k = (torch.fft.rfftfreq if last else torch.fft.fftfreq)(few, 1 / few, device=field.device)
-        phase = math.pi * k * (1 / few - 1 / many)
-        turn = torch.polar(torch.full_like(phase, 1 / factor), phase) * (k.abs() < few / 2)
-        modes = modes.index_select(axis, k.long() % many) * turn.reshape(-1, *(1,) * (field.ndim - 1 - axis))
+        k = _numbers(few, axis == field.ndim - 1, field.device)
+        turn = _turn(k, many, few).reshape(-1, *(1,) * (field.ndim - 1 - axis))
+        modes = modes.index_select(axis, k.long() % many) * turn
     return torch.fft.irfftn(modes, s=coarse, dim=axes)
 
 
@@ -59,8 +54,21 @@ def lacking(shape: Sequence[int], factor: int, device: torch.device | None = Non
     inside = torch.ones((), dtype=torch.bool, device=device)
     known = inside
     for axis, n in enumerate(shape):
-        last = axis == len(shape) - 1
-        k = (torch.fft.rfftfreq if last else torch.fft.fftfreq)(n, 1 / n, device=device).abs()
+        k = _numbers(n, axis == len(shape) - 1, device).abs()
         k = k.reshape(-1, *(1,) * (len(shape) - 1 - axis))
         inside, known = inside & (k < n / 2), known & (k < n / factor / 2)
     return inside & ~known
+
+
+def _numbers(n: int, last: bool, device: torch.device | None) -> Tensor:
+    """Of the waves along an axis of the rfftn lattice."""
+    return (torch.fft.rfftfreq if last else torch.fft.fftfreq)(n, 1 / n, device=device)
+
+
+def _turn(k: Tensor, given: int, wanted: int) -> Tensor:
+    """What waves below both Nyquist planes are multiplied by, from ``given`` cells along an axis to others.
+
+    A centre lies half a cell from the origin, and the cells are of other sizes.
+    """
+    phase = math.pi * k * (1 / wanted - 1 / given)
+    return torch.polar(torch.full_like(phase, wanted / given), phase) * (k.abs() < min(given, wanted) / 2)
