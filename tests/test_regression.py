@@ -19,8 +19,10 @@ from tiny_run import SignalAt
 from torch import Tensor, nn
 
 import gen
+from gen.checkpoint_folder import read_config
 from gen.data.base import SimulationSet, Source
 from gen.data.module import FieldData
+from gen.emulators.copula import Copula
 from gen.emulators.displacement import Displacement
 from gen.emulators.latent_gan import LatentGAN
 from gen.emulators.particles import eulerian
@@ -32,6 +34,7 @@ from gen.simulate.displacement import density
 from gen.training import base
 from gen.training.base import TrainingRecipe, _quiet, train
 from gen.training.best import best_record
+from gen.training.building import build
 from gen.training.checkpoint_io import AtomicCheckpointIO, newest_valid
 from gen.training.fidelity import LagrangianEulerian, MeanSquare, RegressionLoss
 from gen.training.losses import NonSaturating
@@ -302,6 +305,37 @@ def test_it_learns_what_2lpt_lacks(grid: Grid, loss: RegressionLoss, tmp_path: P
     record = best_record(tmp_path / "run")
     assert record is not None and record["step"] == 120
     assert record["score"] < 0.6 and record["velocity"] < 0.6
+
+
+def test_training_goes_on_from_a_checkpoint(whole: Path, tmp_path: Path) -> None:
+    """Its weights and measured scales, on other data too; before the first step it makes the same fields."""
+    start = whole / "checkpoint"
+    psi, params = waves(SQUARE, 2, seed=9), torch.tensor([[0.3, 0.8], [0.2, 0.9]])
+    with_more_boxes = pairs(SQUARE, 24)
+    made, _ = build(recipe(start=start), with_more_boxes, "")
+    anew, _ = build(recipe(), with_more_boxes, "")
+    before = gen.load(start).sample(params, coarse=psi).values
+    assert torch.equal(made.sample(params, coarse=psi).values, before)
+    assert not torch.allclose(anew.sample(params, coarse=psi).values, before)
+    train(recipe(start=start, max_steps=6, validate_every=6), tmp_path / "run")
+    text = (tmp_path / "run" / "checkpoint" / "card.md").read_text()
+    assert f"- went on from checkpoint, sha256 {read_config(start)['sha256'][:12]}" in text
+
+
+def test_a_checkpoint_of_something_else_is_no_start(whole: Path) -> None:
+    start = whole / "checkpoint"
+    data = pairs(SQUARE)
+    wider = recipe(start=start, emulator=lambda grid, space: Displacement(grid, space, widths=(8, 12)))
+    with pytest.raises(InputError, match=r"made with widths = \[8, 8\], but the recipe has \[8, 12\]"):
+        build(wider, data, "")
+    other = recipe(start=start, emulator=lambda grid, space: Copula(grid, space, unit="Mpc/h and km/s"))
+    with pytest.raises(InputError, match="a Displacement, but the recipe trains a Copula"):
+        build(other, data, "")
+    renamed = replace(data, space=ParameterSpace(("Omega_m",), (0.1,), (0.5,)), params=data.params[:, :1])
+    with pytest.raises(InputError, match=r"of the parameters \['Omega_m', 'sigma_8'\], but the data have"):
+        build(recipe(start=start), renamed, "")
+    with pytest.raises(InputError, match=r"shape=\(16, 16\).*shape=\(8, 8, 8\).*do not fit; give"):
+        build(recipe(start=start), pairs(CUBE), "")
 
 
 def test_a_dry_run_prints_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from gen import checkpoint
+from gen.checkpoint_folder import read_config
 from gen.data.base import SimulationSet
 from gen.data.module import FieldData, TrainingBatches
 from gen.emulators.base import Emulator
@@ -48,6 +49,8 @@ class TrainingRecipe:
         name: of the run and its checkpoint.
         data: fields and batches.
         emulator: the class with all its arguments but grid and parameter space, which the data set.
+        start: a checkpoint of the same emulator whose weights and measured scales training goes on from, on
+            these data or on others; fresh weights and scales of these data by default.
         loss: of the adversarial pair, or of a deterministic emulator against the true fields; none for an
             emulator that is fitted in closed form.
         optimiser: of all networks.
@@ -68,6 +71,7 @@ class TrainingRecipe:
     name: str
     data: FieldData
     emulator: Callable[[Grid, ParameterSpace], Emulator]
+    start: Path | None = None
     loss: AdversarialLoss | RegressionLoss | None = None
     optimiser: Adam = field(default_factory=Adam)
     r1: R1 | None = None
@@ -137,11 +141,21 @@ def train(
             return folder
         record = load_best(folder, emulator)
     if _leads():
-        text = card(recipe.name, data, emulator, module, record)
+        start = (
+            ""
+            if recipe.start is None
+            else f"{recipe.start.name}, sha256 {read_config(recipe.start)['sha256'][:12]}"
+        )
+        text = card(recipe.name, data, emulator, module, record, start)
         provenance = {"recipe": recipe.name, "seed": recipe.seed, "data": fingerprint}
-        provenance |= {"training_params": _points(training_set), "validation": record}
+        provenance |= {"training_params": _points(training_set), "validation": record, "start": start}
         checkpoint.save(emulator.cpu().eval(), folder / "checkpoint", text, provenance=provenance)
     return folder
+
+
+def _told(start: Path) -> str:
+    """Which checkpoint a run went on from."""
+    return f"{start.name}, sha256 {read_config(start)['sha256'][:12]}"
 
 
 def _points(data: SimulationSet, at_most: int = 1024) -> list[list[float]]:

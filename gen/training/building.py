@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from gen import checkpoint
 from gen.data.base import SimulationSet
 from gen.data.module import FieldData
 from gen.emulators.base import Emulator
@@ -37,7 +39,10 @@ def build(
                 f"the fields of {training_set.name} have the unit {training_set.unit!r}, the emulator "
                 f"{emulator.unit!r}; set the emulator's unit in the recipe"
             )
-        emulator.fit(training_set)
+        if recipe.start is None:
+            emulator.fit(training_set)
+        else:
+            take_over(emulator, recipe.start)
         if recipe.loss is None:
             return emulator, None
         if isinstance(recipe.loss, RegressionLoss):
@@ -49,6 +54,40 @@ def build(
             emulator, recipe.loss, recipe.optimiser, recipe.max_steps, recipe.seed, recipe.r1,
             recipe.ema_decay, fingerprint,
         )  # fmt: skip
+
+
+def take_over(emulator: Emulator, folder: Path) -> None:
+    """Give ``emulator`` the weights and measured scales of a checkpoint.
+
+    Raises:
+        InputError: if the checkpoint is of another class or other arguments; grids and the ranges of
+            parameters may differ.
+    """
+    trained = checkpoint.load(folder)
+    if type(trained) is not type(emulator):
+        raise InputError(
+            f"start is {folder}, a {type(trained).__name__}, but the recipe trains a "
+            f"{type(emulator).__name__}; give a checkpoint of the same class"
+        )
+    there, here = trained.to_config(), emulator.to_config()
+    for key in here.keys() - {"grid", "space"}:
+        if there.get(key) != here[key]:
+            raise InputError(
+                f"start is {folder}, made with {key} = {there.get(key)!r}, but the recipe has {here[key]!r}; "
+                "give the emulator the checkpoint's arguments"
+            )
+    if trained.space.names != emulator.space.names:
+        raise InputError(
+            f"start is {folder}, of the parameters {list(trained.space.names)}, but the data have "
+            f"{list(emulator.space.names)}; give a checkpoint of these"
+        )
+    try:
+        emulator.load_state_dict(trained.state_dict())
+    except RuntimeError as error:
+        raise InputError(
+            f"start is {folder}, for {trained.grid}, but the data are on {emulator.grid}, where its weights "
+            "do not fit; give a checkpoint of this grid"
+        ) from error
 
 
 def validation_for(module: Training, reference: SimulationSet, n: int) -> Validation | PairedValidation:

@@ -20,11 +20,13 @@ def card(
     emulator: Emulator,
     module: AdversarialTraining | RegressionTraining | None,
     record: Mapping[str, Any],
+    start: str = "",
 ) -> str:
     """Markdown: what it makes, from what it learnt, how, and what it was not tested for.
 
     Args:
         record: step and validation statistics of the chosen generator, empty for a closed-form fit.
+        start: name and sha256 of the checkpoint that training went on from, if it did.
     """
     grid, space, train = data.grid, data.space, data.select(split="train")
     kind = type(emulator).__name__
@@ -33,7 +35,7 @@ def card(
     edges = "periodic" if grid.periodic else "not periodic"
     ends = zip(space.names, space.low, space.high, strict=True)
     ranges = "\n".join(f"- `{name}` in [{a:g}, {b:g}]" for name, a, b in ends) or "- none"
-    training = "\n".join(_training(emulator, module, record))
+    training = "\n".join(_training(emulator, module, record, start))
     return f"""# {name}
 
 `{kind}` of {emulator.field} [{emulator.unit}] on {cells} cells, {box} {grid.unit}, {edges}.
@@ -61,7 +63,10 @@ the comparison with held-out simulations.
 
 
 def _training(
-    emulator: Emulator, module: AdversarialTraining | RegressionTraining | None, record: Mapping[str, Any]
+    emulator: Emulator,
+    module: AdversarialTraining | RegressionTraining | None,
+    record: Mapping[str, Any],
+    start: str,
 ) -> list[str]:
     if module is None:
         return ["Fitted in closed form."]
@@ -69,6 +74,7 @@ def _training(
     beside = "" if critic is None else f"; {count(critic):,} of the critic, not shipped"
     numbers = ", ".join(f"{k} {v:.4g}" for k, v in record.items() if isinstance(v, float))
     return [
+        *([f"- went on from {start}"] if start else []),
         f"- loss: `{module.loss}`{f', `{r1}`' if r1 else ''}",
         f"- optimiser: `{module.optimiser}`; seed {module.seed}",
         f"- weights: {count(emulator):,} trained{beside}",
