@@ -160,10 +160,43 @@ def test_lazy_r1_is_r1_on_average() -> None:
 
 
 @pytest.mark.parametrize(
+    "loss",
+    [
+        WassersteinGP(n_critic=1),
+        WassersteinGP(n_critic=5),
+        WassersteinGP(n_critic=2, burst=7, burst_first=3, burst_every=10),
+        WassersteinGP(n_critic=2, burst=7, burst_first=0, burst_every=4),
+        WassersteinGP(n_critic=3, burst=5, burst_first=20, burst_every=8),
+    ],
+    ids=repr,
+)
+def test_the_critic_is_ahead_by_its_schedule(loss: WassersteinGP) -> None:
+    """Against counting batch by batch; bursts come before the first updates and every so-manyth."""
+    updates, waited = 0, 0
+    for batches in range(400):
+        assert loss.generator_updates(batches) == updates
+        bursting = loss.burst > 0 and (updates < loss.burst_first or updates % loss.burst_every == 0)
+        waited += 1
+        if waited == (loss.burst if bursting else loss.n_critic):
+            updates, waited = updates + 1, 0
+
+
+def test_higan_schedule() -> None:
+    """100 critic updates for each of the first 5 generator updates and for the 500th, else 5."""
+    loss = WassersteinGP(n_critic=5, burst=100)
+    assert loss.generator_updates(500) == 5
+    assert loss.generator_updates(500 + 5 * 495) == 500
+    assert loss.generator_updates(500 + 5 * 495 + 99) == 500
+    assert loss.generator_updates(500 + 5 * 495 + 100) == 501
+
+
+@pytest.mark.parametrize(
     "make",
     [
         lambda: WassersteinGP(weight=-1),
         lambda: WassersteinGP(n_critic=0),
+        lambda: WassersteinGP(n_critic=5, burst=4),
+        lambda: WassersteinGP(burst=100, burst_every=0),
         lambda: NonSaturating(label_flip=0.7),
         lambda: Minimax(label_flip=-0.1),
         lambda: R1(every=0),

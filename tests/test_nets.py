@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
 
+from gen.data.base import SimulationSet
 from gen.emulators.copula import Copula
 from gen.emulators.copula_gan import CopulaGAN
 from gen.emulators.latent_gan import LatentGAN
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.nets.dcgan import Critic, DCGANGenerator
-from gen.nets.layers import Modulation, conv, upsample
+from gen.nets.layers import Modulation, Padding, conv, upsample
 from gen.nets.summaries import Summaries
 from gen.nets.unet import UNet
 from gen.noise import sample_generator
@@ -63,6 +67,60 @@ def test_cosmogan_sizes() -> None:
     assert count[1] == pytest.approx(4.4, abs=0.1)
     assert [n.momentum for n in generator.norms] == [0.1] * 4
     assert [n.num_features for n in generator.norms] == [512, 256, 128, 64]
+
+
+def test_higan_layers() -> None:
+    """Kernels of 4 that halve and double exactly, and two convolutions at 32^3 (arXiv:1904.12846)."""
+    cube = (64, 64, 64)
+    generator = DCGANGenerator(cube, 100, 0, kernel=4, blocks=2)
+    critic = Critic(cube, 0, kernel=4, blocks=2)
+    doublings = 64 * (512 * 256 + 256 * 128 + 128 * 64 + 64 * 1) + 256 + 128 + 64 + 1
+    blocks = 2 * (27 * 64 * 64 + 64)
+    norms = 2 * (512 + 256 + 128 + 64 + 2 * 64)
+    seed = (100 + 1) * 512 * 4**3
+    assert sum(p.numel() for p in generator.parameters()) == seed + doublings + blocks + norms
+    halvings = 64 * (1 * 64 + 64 * 128 + 128 * 256 + 256 * 512) + 64 + 128 + 256 + 512
+    assert sum(p.numel() for p in critic.parameters()) == halvings + blocks + 512 * 4**3 + 1
+    seen: list[tuple[int, ...]] = []
+    for part in (*generator.blocks, *critic.blocks):
+        part.register_forward_hook(lambda module, given, made: seen.append(tuple(made.shape)))
+    with torch.no_grad():
+        y = generator.eval()(torch.randn(1, 100), torch.zeros(1, 0))
+        assert y.shape == (1, 1, *cube) and y.abs().max() <= 1
+        assert critic(y, torch.zeros(1, 0)).shape == (1,)
+    assert seen == [(1, 64, 32, 32, 32)] * 4
+
+
+def test_fields_of_many_decades_are_worked_on_by_their_logarithm() -> None:
+    """The largest value that was seen is 1, zero is log(offset) below it, and all come back."""
+    grid = Grid((16, 16), 16.0, "Mpc/h", True)
+    values = 10 ** torch.linspace(-3, 9, 2 * 256).reshape(2, 1, 16, 16)
+    values[0, 0, 0, 0] = 0.0
+    data = SimulationSet(
+        grid, SPACE, values, torch.tensor([[0.3, 0.8]] * 2), torch.arange(2), np.array(["train"] * 2),
+        np.array(["interior"] * 2), "decades",
+    )  # fmt: skip
+    gan = LatentGAN(grid, SPACE, working="log", channels=(8, 4), critic_channels=(4, 8), blocks=1)
+    gan.fit(data)
+    y = gan.to_working(values, data.params)
+    assert y.max() == 1 and y.min() == pytest.approx(math.log(1e-2) / math.log(1e9 + 1e-2), rel=1e-5)
+    assert torch.allclose(gan.to_physical(y, data.params), values, rtol=1e-4, atol=1e-6)
+    assert gan.to_physical(y - 1, data.params).min() == 0, "no mass is negative"
+
+
+@pytest.mark.parametrize("padding", ["circular", "zeros"])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_even_kernels_halve_exactly(dim: int, padding: Padding) -> None:
+    """Ones under a kernel of ones: the kernel's cells, but fewer at faces that are padded by zeros."""
+    layer = conv(dim, 1, 1, 4, stride=2, padding=padding)
+    torch.nn.init.ones_(layer.weight)
+    torch.nn.init.zeros_(layer.bias)
+    made = layer(torch.ones(1, 1, *(8,) * dim))
+    assert made.shape == (1, 1, *(4,) * dim)
+    inner = made[(..., *(slice(1, -1),) * dim)]
+    assert torch.equal(inner, torch.full_like(inner, 4.0**dim))
+    corner = made[(0, 0, *(0,) * dim)].item()
+    assert corner == (4.0 if padding == "circular" else 3.0) ** dim
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 8, 8)])

@@ -17,6 +17,7 @@ from gen.fields import Grid, ParameterSpace
 from gen.nets.dcgan import Critic, DCGANGenerator
 from gen.nets.summaries import Summaries
 from gen.noise import normal, student_t
+from gen.transforms import Log
 
 if TYPE_CHECKING:
     from gen.data.base import SimulationSet
@@ -26,7 +27,9 @@ class LatentGAN(Emulator):
     """A vector latent through a DCGAN generator, conditional on the parameters, in 2D and 3D.
 
     With ``working="physical"``, ``output="tanh"``, ``condition="none"`` and no parameters it is CosmoGAN
-    (Mustafa et al. 2019, arXiv:1706.02390). The loss, not this class, makes it a DCGAN or a WGAN-GP.
+    (Mustafa et al. 2019, arXiv:1706.02390); in 3D with ``latent_size=100``, ``kernel=4``, ``blocks=2`` and
+    ``working="log"``, HIGAN (Zamudio-Fernandez et al. 2019, arXiv:1904.12846). The loss, not this class,
+    makes it a DCGAN or a WGAN-GP.
 
     Args:
         latent: ``"gaussian"``, or ``"student_t"`` with ``nu`` degrees of freedom (Feder et al. 2020,
@@ -34,8 +37,12 @@ class LatentGAN(Emulator):
         condition: ``"modulation"`` of every stage, or ``"norm"``: one latent block per parameter whose
             norm is linear in it (Perraudin et al. 2020, arXiv:2004.08139).
         working: the space of the generator's output: ``"score"`` (the normal score of the marginal law
-            at the parameters) or ``"physical"``.
+            at the parameters), ``"log"`` (``log(x + offset) / log(m + offset)``, m the largest value that was
+            seen in training, for fields of many decades) or ``"physical"``.
+        blocks: further convolutions at the second finest resolution, of generator and critic.
     """
+
+    log_top: Tensor
 
     def __init__(
         self,
@@ -47,9 +54,11 @@ class LatentGAN(Emulator):
         latent: Literal["gaussian", "student_t"] = "gaussian",
         nu: float = 5.0,
         condition: Literal["modulation", "norm"] = "modulation",
-        working: Literal["score", "physical"] = "score",
+        working: Literal["score", "log", "physical"] = "score",
+        offset: float = 1e-2,
         channels: Sequence[int] = (512, 256, 128, 64),
         kernel: int = 5,
+        blocks: int = 0,
         upsampling: Literal["transposed", "nearest"] = "transposed",
         output: Literal["tanh", "linear"] = "linear",
         critic_channels: Sequence[int] = (64, 128, 256, 512),
@@ -71,8 +80,10 @@ class LatentGAN(Emulator):
             "nu": nu,
             "condition": condition,
             "working": working,
+            "offset": offset,
             "channels": list(channels),
             "kernel": kernel,
+            "blocks": blocks,
             "upsampling": upsampling,
             "output": output,
             "critic_channels": list(critic_channels),
@@ -84,10 +95,14 @@ class LatentGAN(Emulator):
         n_modulating = len(space) if condition == "modulation" else 0
         padding = "circular" if grid.periodic else "zeros"
         self.generator = DCGANGenerator(
-            grid.shape, latent_size, n_modulating, channels, kernel, upsampling, output, padding
-        )
+            grid.shape, latent_size, n_modulating, channels, kernel, upsampling, output, padding,
+            blocks=blocks,
+        )  # fmt: skip
         # The copula supplies the marginal law of the working space; as the prior it is not used here.
         self.copula = Copula(grid, space, field, unit) if working == "score" else None
+        self.log = Log(offset) if working == "log" else None
+        if self.log is not None:
+            self.register_buffer("log_top", torch.ones(()))
         self.spectrum = Summaries(grid) if critic_spectrum else None
 
     def to_config(self) -> dict[str, Any]:
@@ -96,13 +111,19 @@ class LatentGAN(Emulator):
     def fit(self, data: SimulationSet) -> None:
         if self.copula is not None:
             self.copula.fit(data)
+        if self.log is not None:
+            self.log_top.copy_(self.log(data.values.amax().float()))
         if self.spectrum is not None:
             self.spectrum.fit(*fitting_views(self, data))
 
     def to_working(self, values: Tensor, params: Tensor) -> Tensor:
+        if self.log is not None:
+            return self.log(values) / self.log_top
         return values if self.copula is None else self.copula.marginal.inverse(values, params)
 
     def to_physical(self, y: Tensor, params: Tensor) -> Tensor:
+        if self.log is not None:
+            return self.log.inverse(y * self.log_top).clamp(min=0)
         return y if self.copula is None else self.copula.marginal(y, params)
 
     def white_latent(
@@ -156,7 +177,7 @@ class LatentGAN(Emulator):
         padding = "circular" if self.grid.periodic else "zeros"
         critic = Critic(
             self.grid.shape, len(self.space), 1 + a["critic_tail"], a["critic_channels"], a["kernel"],
-            a["critic_norm"], padding, extra,
+            a["critic_norm"], padding, extra, blocks=a["blocks"],
         )  # fmt: skip
         marginal = None if self.copula is None else self.copula.marginal
         return FieldCritic(self.space, critic, marginal, self.spectrum, tail=a["critic_tail"])

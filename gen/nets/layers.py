@@ -24,17 +24,18 @@ class _PeriodicConv3d(nn.Conv3d):
     """The same as torch's, with a faster backward pass; see ``gen.nets.periodic``."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padded = wrap_pad(input, self.kernel_size[0] // 2)
+        padded = wrap_pad(input, (self.kernel_size[0] - 1) // 2)
         return functional.conv3d(padded, weight, bias, self.stride)
 
 
 def conv(
     dim: int, n_in: int, n_out: int, kernel: int = 3, stride: int = 1, padding: Padding = "circular"
 ) -> nn.Module:
-    """An n-D convolution that keeps the size (divided by ``stride``)."""
+    """An n-D convolution that keeps the size (divided by ``stride``); an even kernel needs an even stride."""
+    width = (kernel - 1) // 2
     if dim == 3 and padding == "circular":
-        return _PeriodicConv3d(n_in, n_out, kernel, stride, kernel // 2, padding_mode=padding)
-    return _CONV[dim](n_in, n_out, kernel, stride, kernel // 2, padding_mode=padding)
+        return _PeriodicConv3d(n_in, n_out, kernel, stride, width, padding_mode=padding)
+    return _CONV[dim](n_in, n_out, kernel, stride, width, padding_mode=padding)
 
 
 def transposed_conv(dim: int, n_in: int, n_out: int, kernel: int = 5) -> nn.Module:

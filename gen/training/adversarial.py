@@ -1,4 +1,4 @@
-"""The adversarial pair in training: one step is one batch for the critic, every n-th one for both."""
+"""The adversarial pair in training: one step is one batch for the critic, some of them for both."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def check_adversarial(emulator: Emulator) -> None:
 class AdversarialTraining(Training):
     """Generator and critic in turn, by manual optimisation (Goodfellow et al. 2014, arXiv:1406.2661).
 
-    Step s trains the critic on batch s; if ``(s + 1) % n_critic == 0`` the generator follows on the same
-    noise. All randomness is a function of ``(seed, step, row of the global batch)``, so a resumed run is
+    Step s trains the critic on batch s; where ``loss.generator_updates`` rises the generator follows on the
+    same noise. All randomness is a function of ``(seed, step, row of the global batch)``, so a resumed run is
     the uninterrupted one. The step count is this module's own: Lightning counts optimiser steps.
 
     Args:
@@ -107,7 +107,7 @@ class AdversarialTraining(Training):
         ], []
 
     def moves_generator(self, step: int) -> bool:
-        return (step + 1) % self.loss.n_critic == 0
+        return self.loss.generator_updates(step + 1) > self.loss.generator_updates(step)
 
     def training_step(self, batch: Fields, batch_idx: int) -> None:
         del batch_idx  # restarts with the process; self.step does not
@@ -127,7 +127,8 @@ class AdversarialTraining(Training):
         self._train_critic(for_critic, critic, real, fake.detach(), batch.params)
         if moves:
             self._train_generator(for_generator, critic, fake, latent, batch.params)
-            update_average(self.average, self.emulator, self.ema_decay, self.step // self.loss.n_critic)
+            updates = self.loss.generator_updates(self.step)
+            update_average(self.average, self.emulator, self.ema_decay, updates)
         self.step += 1
 
     def rehearse(self, batch: Fields) -> tuple[int, ...]:

@@ -55,8 +55,8 @@ class TrainingRecipe:
             emulator that is fitted in closed form.
         optimiser: of all networks.
         r1: slope penalty on real fields, with any adversarial loss.
-        max_steps: batches in all; of an adversarial pair each trains the critic, every
-            ``loss.n_critic``-th the generator too.
+        max_steps: batches in all; of an adversarial pair each trains the critic, and
+            the generator too where ``loss.generator_updates`` rises.
         seed: of initial weights, latents and all else but batch order and augmentation, which are the data's.
         ema_decay: of the moving average of the generator's weights, which is what is judged and shipped.
         precision: "32", or "bf16" for mixed precision.

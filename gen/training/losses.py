@@ -7,6 +7,7 @@ penalty on the critic's slope; nothing else distinguishes a DCGAN from a WGAN-GP
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -43,12 +44,14 @@ def between(real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
 class AdversarialLoss(ABC):
     """What a pair of generator and critic minimises, as functions of scores ``(B,)``."""
 
-    #: Batches that train the critic for each one that also trains the generator.
-    n_critic: int = 1
     #: Probability that a batch's labels are swapped for the critic, drawn once per batch.
     label_flip: float = 0.0
     #: Whether the penalty needs each score to depend on its own field alone.
     per_sample: ClassVar[bool] = False
+
+    def generator_updates(self, batches: int) -> int:
+        """How many of the first ``batches`` train the generator too; all of them train the critic."""
+        return batches
 
     @abstractmethod
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -125,12 +128,18 @@ class WassersteinGP(AdversarialLoss):
     Args:
         weight: of the penalty.
         n_critic: critic updates for each generator update.
+        burst: of them, before each of the first ``burst_first`` generator updates and before every
+            ``burst_every``-th (HIGAN: 100, 5 and 500; Zamudio-Fernandez et al. 2019, arXiv:1904.12846); 0 for
+            none.
         drift: weight of ``E D(real)^2``, which keeps scores near zero (Karras et al. 2018, arXiv:1710.10196).
     """
 
     weight: float = 10.0
     n_critic: int = 5
     drift: float = 0.0
+    burst: int = 0
+    burst_first: int = 5
+    burst_every: int = 500
     per_sample: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -140,6 +149,23 @@ class WassersteinGP(AdversarialLoss):
             )
         if self.n_critic < 1:
             raise InputError(f"n_critic of WassersteinGP must be at least 1, got {self.n_critic}")
+        if self.burst and (self.burst < self.n_critic or self.burst_first < 0 or self.burst_every < 1):
+            raise InputError(
+                f"a burst of WassersteinGP must be 0 or at least n_critic, burst_first at least 0 and "
+                f"burst_every at least 1, got {self.burst}, {self.burst_first} and {self.burst_every}"
+            )
+
+    def generator_updates(self, batches: int) -> int:
+        if not self.burst:
+            return batches // self.n_critic
+        return bisect_right(range(batches + 1), batches, key=self._batches) - 1
+
+    def _batches(self, updates: int) -> int:
+        """Batches that so many generator updates take; the last of each trains the generator."""
+        first = min(updates, self.burst_first)
+        later = max(0, (updates - 1) // self.burst_every - (self.burst_first - 1) // self.burst_every)
+        bursts = first + (later if updates > self.burst_first else 0)
+        return self.burst * bursts + self.n_critic * (updates - bursts)
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
         distance = fake.mean() - real.mean()
