@@ -54,8 +54,9 @@ class Pairing:
 class Error:
     """The mean distance of made vectors from the true ones over all cells, and over boxes.
 
-    ``relative`` is that over the mean length of the true vectors; ``std`` and ``relative_std`` are bootstrap
-    errors over simulations.
+    ``relative`` is that over the mean length of the true vectors, and ``of_baseline`` that over the mean
+    distance of the baseline, if it is determined by the conditions; every ``std`` is a bootstrap error over
+    simulations, that of ratios with both sides resampled alike.
     """
 
     name: str
@@ -64,6 +65,8 @@ class Error:
     std: float
     relative: float
     relative_std: float
+    of_baseline: float | None = None
+    of_baseline_std: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +101,11 @@ def judge_pairs(
     regions: Sequence[str],
     pairing: Pairing | None = None,
     seed: int = 0,
+    baseline: str | None = None,
 ) -> list[PairedErrors]:
     """Row i of every set was made for the initial conditions of row i of the reference.
+
+    Errors of vectors are also given in units of the ``baseline``'s, unless it is random.
 
     Raises:
         InputError: for sets of another number of fields.
@@ -110,6 +116,7 @@ def judge_pairs(
                 f"pairs need a field of {name} for each of {len(reference)} real ones, got {len(file)}"
             )
     pairing = Pairing() if pairing is None else pairing
+    over = None if baseline in pairing.twins else baseline
     spectrum = PowerSpectrum(reference.grid)
     stratum = strata_of(reference.params)
     simulation = np.arange(len(reference)) if reference.simulation is None else reference.simulation
@@ -120,7 +127,7 @@ def judge_pairs(
         truth = Sample(reference.values[rows], simulation[rows], stratum[rows])
         for name, file in samples.items():
             power = measure_pairs(spectrum, file.values[rows], truth)
-            errors = tuple(_error(m, name, rows, power, seed) for m in pairing.motions)
+            errors = tuple(_error(m, name, over, rows, power, seed) for m in pairing.motions)
             transfer, stochasticity = power.transfer(seed=seed), power.stochasticity(seed=seed)
             twin = pairing.twins.get(name)
             variety = (None, None)
@@ -144,14 +151,15 @@ def judge_pairs(
     return found
 
 
-def _error(motion: Motion, name: str, rows: np.ndarray, like: PairedPower, seed: int) -> Error:
-    true, made = motion.true[rows], motion.made[name][rows]
-    columns = np.stack([mean_length(made - true), mean_length(true)], axis=1)
-    error, size = _resampled(columns, like, seed).mean(1).T
-    return Error(
-        motion.name, motion.unit, float(error[0]), float(error[1:].std()),
-        float(error[0] / size[0]), float((error / size)[1:].std()),
-    )  # fmt: skip
+def _error(
+    motion: Motion, name: str, baseline: str | None, rows: np.ndarray, like: PairedPower, seed: int
+) -> Error:
+    true = motion.true[rows]
+    lengths = [true, *(motion.made[s][rows] - true for s in (name, baseline) if s is not None)]
+    columns = np.stack([mean_length(vectors) for vectors in lengths], axis=1)
+    size, error, *other = _resampled(columns, like, seed).mean(1).T
+    found = [(x[0], x[1:].std()) for x in (error, error / size, *(error / x for x in other))]
+    return Error(motion.name, motion.unit, *(float(x) for pair in found for x in pair))
 
 
 def _variety(

@@ -26,7 +26,17 @@ from evaluation.parameter_space import Limits
 from evaluation.plain import plain
 from evaluation.thresholds import Thresholds, load_thresholds
 from evaluation.together import Together, together
-from evaluation.verdict import Demand, Judged, Standing, Word, excess_demands, power_demand, standing, words
+from evaluation.verdict import (
+    Demand,
+    Judged,
+    Standing,
+    Word,
+    excess_demands,
+    motion_demands,
+    power_demand,
+    standing,
+    words,
+)
 from gen.io.atomic import replacing
 
 if TYPE_CHECKING:
@@ -99,7 +109,8 @@ def report(
     judgement.joint = judge_regions(evaluated, names, grid, t, trained_on, seed, executor)
     judgement.together = together(evaluated, judgement.joint, names, t.significance)
     if paired is not None:
-        judgement.paired = judge_pairs(samples, reference, regions(evaluated), paired, seed)
+        judgement.paired = judge_pairs(samples, reference, regions(evaluated), paired, seed, baseline)
+        judgement.demands += motion_demands(judgement.paired, t)
     else:
         many = judged if over_parameters is None else cosmologies(*over_parameters)
         limits = _limits(reference, provenance)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -15,6 +15,7 @@ from evaluation.battery import check_names
 from gen.errors import InputError
 
 T = TypeVar("T")
+MOTIONS = ("position", "velocity")
 LARGEST_FILE = 1 << 20  # bytes; a file of thresholds is one screen
 
 
@@ -65,6 +66,8 @@ class Thresholds:
         measurement: bins and resamplings.
         images: maps shown of each kind.
         name: of the file, and ``sha256`` of its bytes, so that a report says what it was judged by.
+        motion: by vectors of displaced particles ("position", "velocity"), the largest allowed mean error
+            over a region in units of the baseline's; may be left out.
     """
 
     power: PowerThresholds
@@ -75,6 +78,7 @@ class Thresholds:
     images: int
     name: str = field(default="", metadata={"given": True})
     sha256: str = field(default="", metadata={"given": True})
+    motion: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -118,19 +122,22 @@ class _Strict(yaml.SafeLoader):
 
 
 def _record(kind: type[T], content: object, where: str, given: Mapping[str, Any] | None = None) -> T:
-    """Build a dataclass from a mapping whose keys are exactly its fields (but for those ``given``)."""
+    """Build a dataclass of a mapping of its fields; those ``given`` may not be in it, defaults need not."""
     given = given or {}
     types = get_type_hints(kind)
-    names = [f.name for f in fields(kind) if f.name not in given]  # type: ignore[arg-type]
+    asked = [f for f in fields(kind) if f.name not in given]  # type: ignore[arg-type]
+    names = [f.name for f in asked]
     if not isinstance(content, Mapping):
         raise InputError(f"{where} must hold the keys {', '.join(names)}, got {content!r}")
     for key in content:
         if key not in names:
             raise InputError(f"{where}: unknown key {key!r}; the keys are {', '.join(names)}")
-    for name in names:
+    for name in (f.name for f in asked if f.default is MISSING and f.default_factory is MISSING):
         if name not in content:
             raise InputError(f"{where}: key {name!r} is missing; see recipes/reports/standard.yaml")
-    values = {name: _value(types[name], content[name], f"{where}: {name}") for name in names}
+    values = {
+        name: _value(types[name], content[name], f"{where}: {name}") for name in names if name in content
+    }
     return kind(**values, **given)
 
 
@@ -150,13 +157,16 @@ def _value(kind: Any, content: object, where: str) -> Any:
             raise InputError(f"{where} must be a list of names, got {content!r}")
         return tuple(content)
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
-        raise InputError(f"{where} must map names of statistics to numbers, got {content!r}")
+        raise InputError(f"{where} must map names to numbers, got {content!r}")
     return {key: _value(float, value, f"{where}.{key}") for key, value in content.items()}
 
 
 def _check(t: Thresholds, where: str) -> None:
     m = t.measurement
     check_names(t.statistics, where)
+    for name in t.motion:
+        if name not in MOTIONS:
+            raise InputError(f"{where}: motion has no vectors {name!r}; there are {', '.join(MOTIONS)}")
     ranges: list[tuple[str, float, float, float]] = [
         ("power.k_max", t.power.k_max, 0, 1),
         ("power.error", t.power.error, 0, math.inf),
@@ -173,6 +183,7 @@ def _check(t: Thresholds, where: str) -> None:
         ("measurement.n_splits", m.n_splits, 20, 1_000_000),
         ("measurement.classifier_steps", m.classifier_steps, 1, 1_000_000),
         *((f"excess.{name}", value, 0, math.inf) for name, value in t.excess.items()),
+        *((f"motion.{name}", value, 0, math.inf) for name, value in t.motion.items()),
     ]
     for name, value, low, high in ranges:
         if not low <= value <= high or value == 0:

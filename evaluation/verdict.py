@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.compare import Comparison, holm
+from evaluation.paired import PairedErrors
 from evaluation.residuals import PowerError, Residual
 from evaluation.thresholds import Thresholds
 
@@ -21,7 +22,7 @@ FAMILIES = 3
 
 @dataclass(frozen=True)
 class Demand:
-    """A threshold against what was measured at one cosmology.
+    """A threshold against what was measured at one cosmology, or, without a ``letter``, in a whole region.
 
     ``not decided`` where the value lies above the threshold by no more than its error, or where the error
     alone is larger than the threshold: more simulations would decide.
@@ -63,6 +64,21 @@ def excess_demands(
             found.append(
                 Demand(letter, region, name, f"excess {statistic}", c.excess, low, high, threshold, state)
             )
+    return found
+
+
+def motion_demands(paired: Sequence[PairedErrors], t: Thresholds) -> list[Demand]:
+    """Errors of vectors in units of the baseline's, region by region; two standard errors decide a miss."""
+    found = []
+    for row in paired:
+        for e in row.errors:
+            if e.name in t.motion and e.of_baseline is not None and e.of_baseline_std is not None:
+                low, high = (e.of_baseline + sign * 2 * e.of_baseline_std for sign in (-1, 1))
+                state = _state(e.of_baseline, low, e.of_baseline_std, t.motion[e.name])
+                quantity, threshold = f"{e.name} error", t.motion[e.name]
+                found.append(
+                    Demand("", row.region, row.samples, quantity, e.of_baseline, low, high, threshold, state)
+                )
     return found
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from report_fields import INTERIOR, OUTSIDE, file_of, grid_of, with_changes
+from report_fields import INTERIOR, OUTSIDE, file_of, grid_of, thresholds, with_changes
 
 from evaluation.paired import Motion, Pairing, judge_pairs
+from evaluation.verdict import MET, MISSED, UNDECIDED, motion_demands
 from gen import checkpoint
 from gen.cli import main
 from gen.emulators.displacement import Displacement
@@ -65,6 +66,45 @@ def test_amplitude_phases_and_vectors_apart() -> None:
             assert row.errors[0].mean == 0
 
 
+def test_position_errors_are_judged_in_units_of_the_baselines() -> None:
+    """Planted ratios of mean errors, with a bootstrap error that pairs both sides box by box."""
+    grid, rng = grid_of(8, 3, periodic=True), np.random.default_rng(2)
+    true = file_of(grid, [INTERIOR], 24, 1, per_box=2)
+    drawn = torch.Generator().manual_seed(2)
+    vectors = torch.randn(24, 3, 4, 4, 4, generator=drawn)
+    # errors of boxes differ by a fifth, and those of the baseline with them
+    boxes = torch.randn(12, generator=drawn), torch.from_numpy(rng.standard_normal(12)).float()
+    loud, share = (x.repeat_interleave(2).reshape(24, 1, 1, 1, 1) for x in boxes)
+    error = (1 + 0.2 * loud) * torch.randn(24, 3, 4, 4, 4, generator=drawn)
+    gain = {"good": 0.2, "near": 1 / 3 + 0.02 * share, "bad": 0.5, "2LPT": 1.0}
+    made = {name: vectors + g * error for name, g in gain.items()}
+    sets = dict.fromkeys(made, true)
+    pairing = Pairing([Motion("position", "Mpc/h", vectors, made)])
+    rows = judge_pairs(sets, true, ["interior"], pairing, baseline="2LPT")
+    ratio = {row.samples: (row.errors[0].of_baseline, row.errors[0].of_baseline_std) for row in rows}
+    assert ratio["good"] == (pytest.approx(0.2, rel=1e-5), pytest.approx(0, abs=1e-6)), "scatter cancels"
+    assert ratio["bad"][0] == pytest.approx(0.5, rel=1e-5) and ratio["2LPT"] == (1, 0)
+    assert ratio["near"][1] == pytest.approx(0.02 / np.sqrt(12), rel=0.5)
+    value, std = ratio["near"]
+    assert value is not None and std is not None
+    asked = thresholds(motion={"position": value - std})
+    states = {d.samples: d.state for d in motion_demands(rows, asked)}
+    assert states == {"good": MET, "near": UNDECIDED, "bad": MISSED, "2LPT": MISSED}
+    assert not motion_demands(rows, thresholds()), "nothing is demanded unless the file says so"
+
+
+def test_of_a_random_baseline_no_motion_is_demanded() -> None:
+    """Where even the baseline draws what it was not given, motion is not determined."""
+    grid = grid_of(8, 3, periodic=True)
+    true = file_of(grid, [INTERIOR], 12, 1, per_box=3)
+    vectors = torch.randn(12, 3, 4, 4, 4)
+    motion = Motion("position", "Mpc/h", vectors, {"net": 2 * vectors, "drawn": 3 * vectors})
+    pairing = Pairing([motion], {"drawn": torch.randn(12, 1, 8, 8, 8)})
+    rows = judge_pairs({"net": true, "drawn": true}, true, ["interior"], pairing, baseline="drawn")
+    assert all(row.errors[0].of_baseline is None for row in rows)
+    assert not motion_demands(rows, thresholds(motion={"position": 0.1}))
+
+
 def test_sets_of_other_length_do_not_pair() -> None:
     grid = grid_of(8, 3, periodic=True)
     true = file_of(grid, [INTERIOR], 12, 1, per_box=3)
@@ -76,7 +116,7 @@ def report_options(tmp_path: Path, recipe: Path, cache: Path) -> list[str]:
     """Of a report on few statistics, resampled little, into ``tmp_path / "page"``."""
     quick = yaml.safe_load(Path("recipes/reports/standard.yaml").read_text(encoding="utf-8"))
     quick["measurement"] |= {"classifier_steps": 2, "n_permutations": 50, "n_bootstrap": 50}
-    quick["statistics"] = ["power", "pdf"]
+    quick["statistics"], quick["motion"] = ["power", "pdf"], {"position": 0.3333}
     (tmp_path / "quick.yaml").write_text(yaml.safe_dump(quick), encoding="utf-8")
     told = ["--data", str(recipe), "--cache", str(cache), "-o", str(tmp_path / "page"), "--processes", "1"]
     return [*told, "--thresholds", str(tmp_path / "quick.yaml")]
@@ -109,7 +149,11 @@ def test_an_untrained_emulator_is_reported_as_2lpt(
     # 3/7 of second order at sigma_8 = 0.8 on 8 Mpc/h: some per cent of the displacement
     assert 0.01 < position["Zel'dovich"]["relative"] < 0.3
     assert velocity["Zel'dovich"]["relative"] > 1.5 * position["Zel'dovich"]["relative"], "f2 is about 2 f1"
+    judged = {d["samples"]: d for d in document["demands"] if d["quantity"] == "position error"}
+    assert judged["2LPT"]["value"] == 1 and judged["2LPT"]["state"] == "missed"
+    assert judged["net"]["value"] == pytest.approx(1, rel=1e-4) and judged["net"]["region"] == "interior"
     page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    assert "Its mean position error is" in page and "of 2LPT’s" in page
     assert "Field by field" in page and "share the initial conditions" in page
     kept = json.loads((tmp_path / "net" / "report.json").read_text(encoding="utf-8"))
     assert len(kept["paired"]) == 3

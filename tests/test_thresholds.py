@@ -38,9 +38,20 @@ def test_thresholds_survive_a_round_trip(tmp_path):
     assert t.to_dict()["power"] == {"k_max": 0.5, "error": 0.05, "aim": 0.02}
 
 
+def test_demands_on_motion_may_be_left_out_or_set(tmp_path):
+    assert load_thresholds(STANDARD).motion == {}
+    assert load_thresholds(STANDARD.with_name("nbody.yaml")).motion == {"position": 0.3333}
+    assert (
+        load_thresholds(written(tmp_path, lambda c: c.update(motion={"velocity": 1}))).motion["velocity"] == 1
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (lambda c: c.update(motion={"positon": 0.3}), "no vectors 'positon'; there are position, velocity"),
+        (lambda c: c.update(motion={"position": 0}), "motion.position must be above 0"),
+        (lambda c: c.update(motion=[0.3]), "must map names"),
         (lambda c: c.update(exces={}), "unknown key 'exces'"),
         (lambda c: c.update(statistics=["power", "pdff"]), "unknown statistic 'pdff'"),
         (lambda c: c.update(statistics=["power", "pdf", "power"]), "'power' is given twice"),
