@@ -233,8 +233,8 @@ def _flat(r: dict[str, Any]) -> None:
 
 CHANGES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("a redshift that no parameter is", _flat, "no parameter z"),
-    ("too early", lambda r: r["test"][0].update(z=9.0), r"redshifts must lie in 0 to 4"),
-    ("the future", lambda r: r["space"].update(low=[0.1, 0.6, -0.5]), r"redshifts must lie in 0 to 4"),
+    ("too early", lambda r: r["test"][0].update(z=9.0), r"redshifts must lie in 0 to 5"),
+    ("the future", lambda r: r["space"].update(low=[0.1, 0.6, -0.5]), r"redshifts must lie in 0 to 5"),
     ("another parameter", lambda r: r["space"].update(names=["Omega_m", "sigma_8", "h"]), "and z if wanted"),
     ("many maps", lambda r: r["training"].update(maps=4), "maps must be 1"),
     ("a patch", lambda r: r["grid"].update(periodic=False), "periodic cubic grid"),

@@ -11,6 +11,7 @@ from gen.data.base import SimulationSet, Source
 from gen.errors import InputError
 from gen.simulate.field_pairs import SuperResolutionSlab
 from gen.simulate.galaxies import Galaxies
+from gen.simulate.hi import HI
 from gen.simulate.nbody_pairs import Density, SuperResolution
 from gen.simulate.recipe import SimulationRecipe, Training, read_recipe
 from gen.simulate.run import SPLITS, default_cache, is_simulated, load_simulations, simulate
@@ -68,6 +69,8 @@ def _stand_in(recipe: SimulationRecipe) -> SimulationRecipe:
         source, training = Lognormal(), Training(8, 2, 8, 4)
     elif isinstance(source, Galaxies):  # second order makes no halos
         source, training = replace(source, steps=2), Training(4, 2, 1, 4)
+    elif isinstance(source, HI):
+        source, training = replace(source, steps=2, mesh_factor=1), Training(4, 2, 1, 4)
     elif isinstance(source, Density | SuperResolution | SuperResolutionSlab):
         source = replace(source, steps=0, oversampling=1)
     else:

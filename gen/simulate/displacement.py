@@ -91,6 +91,17 @@ def density(displacement: Tensor, box_size: float, mesh: int) -> Tensor:
     return count[:, None] * (mesh / n) ** 3
 
 
+def deposited(weights: Tensor, displacement: Tensor, box_size: float, mesh: int) -> Tensor:
+    """Sum of weights ``(B, 1, n, n, n)`` of the displaced particles in each cell, ``(B, 1, m, m, m)``.
+
+    By cloud-in-cell; the total is conserved. Other arguments are those of ``density``.
+
+    Raises:
+        InputError: for another shape.
+    """
+    return deposit(_on_mesh(displacement, box_size, mesh), mesh, weights.flatten(1))[:, None]
+
+
 def readout(fields: Tensor, displacement: Tensor, box_size: float) -> Tensor:
     """Fields ``(B, C, m, m, m)`` at the displaced particles, ``(B, C, n, n, n)``, by cloud-in-cell.
 

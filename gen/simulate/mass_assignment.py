@@ -49,12 +49,15 @@ def corners(positions: Tensor, mesh: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield cell.reshape(-1), share.reshape(-1)
 
 
-def deposit(positions: Tensor, mesh: int) -> Tensor:
-    """Number of particles in each cell, ``(B, M, ..., M)``; the total is conserved."""
+def deposit(positions: Tensor, mesh: int, weights: Tensor | None = None) -> Tensor:
+    """Number of particles in each cell, or sum of their ``weights (B, P)``, ``(B, M, ..., M)``.
+
+    The total is conserved.
+    """
     batch, dim, _ = positions.shape
     count = positions.new_zeros(batch * mesh**dim)
     for cell, share in corners(positions, mesh):
-        count.index_add_(0, cell, share)
+        count.index_add_(0, cell, share if weights is None else share * weights.reshape(-1))
     return count.reshape(batch, *(mesh,) * dim)
 
 

@@ -206,13 +206,16 @@ def check_halves(grid: Grid) -> None:
 
 
 def calibrated_mesh(
-    cosmo: Cosmology, n: int, box_size: float, steps: Sequence[float], mesh_factor: int = 2
+    cosmo: Cosmology,
+    n: int,
+    box_size: float,
+    steps: Sequence[float],
+    mesh_factor: int = 2,
+    start: float = 0.1,
 ) -> ParticleMesh:
     """The particle mesh of ``n^3`` particles whose force is sharpened as ``HEIGHTS`` says."""
     sharpening = sharpening_height(box_size / n) * cosmo.sigma_8**2, SHARPENING[1]
-    return ParticleMesh(
-        n, box_size, cosmo.Omega_m, tuple(steps), mesh_factor=mesh_factor, sharpening=sharpening
-    )
+    return ParticleMesh(n, box_size, cosmo.Omega_m, tuple(steps), start, mesh_factor, sharpening)
 
 
 def sharpening_height(spacing: float) -> float:

@@ -15,6 +15,7 @@ from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.simulate.field_pairs import Initial, Intermediate, NeutrinoLike, Refinement, SuperResolutionSlab
 from gen.simulate.galaxies import Galaxies
+from gen.simulate.hi import HI
 from gen.simulate.nbody_pairs import Density, Displacement, SuperResolution
 from gen.simulate.sources import Lognormal, NBody
 from gen.simulate.strict import mapping, only, outside, record
@@ -25,7 +26,7 @@ CODE_VERSION = 3
 
 PARAMETERS = ("Omega_m", "sigma_8")
 REDSHIFT, MASS = "z", "m_nu"
-HIGHEST_REDSHIFT, HIGHEST_MASS = 4.0, 2.0
+HIGHEST_REDSHIFT, HIGHEST_MASS = 5.0, 2.0
 SOURCES = {
     "nbody": NBody,
     "lognormal": Lognormal,
@@ -38,12 +39,13 @@ SOURCES = {
     "intermediate": Intermediate,
     "neutrino_like": NeutrinoLike,
     "galaxies": Galaxies,
+    "hi": HI,
 }
 """Keys of a recipe and what they make: maps of the sky, or boxes at one redshift."""
 MapSource = NBody | Lognormal
 BoxSource = (
     Displacement | Density | SuperResolution | SuperResolutionSlab | Refinement | Initial | Intermediate
-    | NeutrinoLike | Galaxies
+    | NeutrinoLike | Galaxies | HI
 )  # fmt: skip
 REGIONS = ("interior", "edge", "extrapolation")
 

@@ -80,6 +80,23 @@ def nonlinear_power(cosmo: Cosmology, k: ArrayLike, a: float = 1.0) -> Array:
     return np.asarray(power).reshape(k.shape)
 
 
+def halo_mass_function(cosmo: Cosmology, mass: ArrayLike, a: float = 1.0) -> Array:
+    """Number dn/dlnM [(h/Mpc)^3] of friends-of-friends halos of ``mass`` [Msun/h].
+
+    Sheth & Tormen 1999 (astro-ph/9901122).
+    """
+    mass = np.asarray(mass, dtype=np.float64)
+    number = pyccl.halos.MassFuncSheth99(mass_def="fof")(_ccl(cosmo), mass.ravel() / cosmo.h, a)
+    return np.asarray(number).reshape(mass.shape) / (cosmo.h**3 * math.log(10))
+
+
+def halo_bias(cosmo: Cosmology, mass: ArrayLike, a: float = 1.0) -> Array:
+    """Linear bias of the same halos of ``mass`` [Msun/h] (Sheth & Tormen 1999)."""
+    mass = np.asarray(mass, dtype=np.float64)
+    bias = pyccl.halos.HaloBiasSheth99(mass_def="fof")(_ccl(cosmo), mass.ravel() / cosmo.h, a)
+    return np.asarray(bias).reshape(mass.shape)
+
+
 def growth(cosmo: Cosmology, a: ArrayLike) -> Array:
     """Linear growth factor, 1 at a = 1."""
     a = np.asarray(a, dtype=np.float64)
