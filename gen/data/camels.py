@@ -43,7 +43,7 @@ class CamelsMaps(Source):
 
     Field i belongs to simulation ``i // 15`` (maps) or ``i`` (grids), and to that row of the parameter
     file. Files of several fields become channels. The box is periodic, 25 Mpc/h wide. A single file
-    larger than 2 GiB is memory-mapped.
+    larger than 2 GiB is memory-mapped, unless it is cut.
 
     Args:
         fields: ``Maps_<field>_<suite>_<set>_z=<z>.npy`` files, one per channel, of one suite and set.
@@ -52,6 +52,8 @@ class CamelsMaps(Source):
         columns: names of that file's columns, for sets of other parameters.
         parameters: those to condition on, default all six; for N-body files Omega_m and sigma_8, as the
             others mean nothing there. Give ``[]`` for a set at one cosmology (CV).
+        crop: cut each map into squares, or each grid into cubes, of so many cells a side, which are no
+            longer periodic.
         fractions, seed: of the split by simulation.
 
     Raises:
@@ -66,11 +68,12 @@ class CamelsMaps(Source):
         parameters: Sequence[str] | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         seed: int = 0,
+        crop: int | None = None,
     ) -> None:
         self.files = [Path(f).expanduser() for f in ([fields] if isinstance(fields, str | Path) else fields)]
         self.params = Path(params).expanduser()
         self.columns, self.parameters = columns, parameters
-        self.fractions, self.seed = fractions, seed
+        self.fractions, self.seed, self.crop = fractions, seed, crop
 
     def prepare(self) -> None:
         for path in (*self.files, self.params):
@@ -86,14 +89,16 @@ class CamelsMaps(Source):
         simulation = np.arange(len(values)) // (MAPS_PER_SIMULATION if dim == 2 else 1)
         parameters = self._parameters(names[0]["suite"])
         rows = self._table(len(values), dim).numbers(parameters)[simulation]
+        values, cells = self._cut(values), values.shape[-1]
+        pieces = len(values) // len(simulation)
         title = f"CAMELS {'+'.join(n['field'] for n in names)} {names[0]['suite']} z={names[0]['z']}"
         units = {UNITS.get(n["field"], "unknown").replace("{A}", str(dim)) for n in names}
         return assemble(
             title,
             values,
-            Grid(values.shape[2:], BOX_SIZE, "Mpc/h", periodic=True),
-            simulation,
-            rows,
+            Grid(values.shape[2:], BOX_SIZE * values.shape[-1] / cells, "Mpc/h", periodic=self.crop is None),
+            simulation.repeat(pieces),
+            rows.repeat(pieces, axis=0),
             parameters,
             self.fractions,
             self.seed,
@@ -108,7 +113,32 @@ class CamelsMaps(Source):
                     f"{path} must have shape (N, {', '.join(['n'] * dim)}) like {self.files[0].name}, "
                     f"got {tuple(array.shape)}"
                 )
+            self._check_sign(path, array)
         return arrays[0].unsqueeze(1) if len(arrays) == 1 else torch.stack(arrays, dim=1)
+
+    def _check_sign(self, path: Path, array: torch.Tensor) -> None:
+        """Refuse negative mass, a field at a time so that a mapped file is never in memory at once."""
+        if not UNITS.get(_parse(path)["field"], "").startswith("(Msun/h)"):
+            return
+        for i, field in enumerate(array):
+            if field.min() < 0:
+                raise InputError(
+                    f"{path}: field {i} holds negative mass down to {field.min().item():.3g}; take the "
+                    "dataset's own file, not its logarithm or contrast"
+                )
+
+    def _cut(self, values: torch.Tensor) -> torch.Tensor:
+        """Pieces of ``(N, C, n, n(, n))``, those of one field after another."""
+        if self.crop is None:
+            return values
+        dim, cells = values.ndim - 2, values.shape[-1]
+        if self.crop < 2 or cells % self.crop:
+            raise InputError(
+                f"crop must divide the {cells} cells a side of {self.files[0].name}, got {self.crop}"
+            )
+        for axis in range(2, 2 + dim):
+            values = values.unfold(axis, self.crop, self.crop)
+        return values.movedim(1, 1 + dim).reshape(-1, values.shape[1], *(self.crop,) * dim)
 
     def _table(self, n_fields: int, dim: int) -> Table:
         table = read_table(self.params)
