@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from gen.data.base import SimulationSet, Source
 from gen.errors import InputError
+from gen.simulate.dust import Dust
 from gen.simulate.field_pairs import SuperResolutionSlab
 from gen.simulate.galaxies import Galaxies
 from gen.simulate.hi import HI
@@ -67,6 +68,8 @@ def _stand_in(recipe: SimulationRecipe) -> SimulationRecipe:
     source, training = recipe.source, Training(8, 4, 1, 4)
     if isinstance(source, NBody | Lognormal):
         source, training = Lognormal(), Training(8, 2, 8, 4)
+    elif isinstance(source, Dust):
+        source = replace(source, depth=4)
     elif isinstance(source, Galaxies):  # second order makes no halos
         source, training = replace(source, steps=2), Training(4, 2, 1, 4)
     elif isinstance(source, HI):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from scipy.stats import qmc
 
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
+from gen.simulate.dust import Dust
 from gen.simulate.field_pairs import Initial, Intermediate, NeutrinoLike, Refinement, SuperResolutionSlab
 from gen.simulate.galaxies import Galaxies
 from gen.simulate.hi import HI
@@ -40,8 +41,9 @@ SOURCES = {
     "neutrino_like": NeutrinoLike,
     "galaxies": Galaxies,
     "hi": HI,
+    "dust": Dust,
 }
-"""Keys of a recipe and what they make: maps of the sky, or boxes at one redshift."""
+"""Keys of a recipe and what they make: maps of the sky, boxes at one redshift, or patches of foregrounds."""
 MapSource = NBody | Lognormal
 BoxSource = (
     Displacement | Density | SuperResolution | SuperResolutionSlab | Refinement | Initial | Intermediate
@@ -55,7 +57,8 @@ class Training:
     """A Sobol set of cosmologies over the parameter space, some of them kept for validation.
 
     Args:
-        cosmologies: how many; validation: every how-manyth of them is for validation (0: none).
+        cosmologies: how many sets of parameters; validation: every how-manyth of them is for validation (0:
+            none).
         boxes: independent simulations of each; maps: fields of each simulation, 1 for boxes.
     """
 
@@ -69,16 +72,17 @@ class Training:
 class Test:
     """A held-out cosmology: its region, parameters, independent simulations, and fields of each.
 
-    The redshift ``z`` and the summed neutrino mass ``m_nu`` [eV] may be given where the space has them.
+    In a recipe each parameter has its name; a redshift ``z`` or neutrino mass ``m_nu`` [eV] left out is 0.
     """
 
     region: str
-    Omega_m: float
-    sigma_8: float
+    params: tuple[float, ...]
     boxes: int
     maps: int = 1
-    z: float = 0.0
-    m_nu: float = 0.0
+
+    def to_dict(self, names: tuple[str, ...]) -> dict[str, Any]:
+        named = dict(zip(names, self.params, strict=True))
+        return {"region": self.region, **named, "boxes": self.boxes, "maps": self.maps}
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ class SimulationRecipe:
     seed: int
     grid: Grid
     space: ParameterSpace
-    source: MapSource | BoxSource
+    source: MapSource | BoxSource | Dust
     training: Training | None
     test: tuple[Test, ...]
 
@@ -135,21 +139,19 @@ class SimulationRecipe:
                     add(params, "validation" if held else "train", "interior", c, t.maps)
         for c, test in enumerate(self.test, count):
             for _ in range(test.boxes):
-                params = (test.Omega_m, test.sigma_8, test.z, test.m_nu)[: len(self.space)]
-                add(params, "test", test.region, c, test.maps)
+                add(test.params, "test", test.region, c, test.maps)
         return out
 
     def to_dict(self) -> dict[str, Any]:
         """The content, JSON-able, with the source under its own key."""
         (key,) = (key for key, kind in SOURCES.items() if type(self.source) is kind)
-        absent = {REDSHIFT, MASS} - set(self.space.names)
         return {
             "name": self.name,
             "seed": self.seed,
             "grid": self.grid.to_dict(),
             "space": self.space.to_dict(),
             "training": None if self.training is None else asdict(self.training),
-            "test": [{k: v for k, v in asdict(t).items() if k not in absent} for t in self.test],
+            "test": [t.to_dict(self.space.names) for t in self.test],
             key: asdict(self.source),
         }
 
@@ -209,17 +211,31 @@ def parse_recipe(content: Any, where: str = "recipe") -> SimulationRecipe:
         raise InputError(f"{where}: name must be letters, digits, - and _, got {name!r}")
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise InputError(f"{where}: seed must be a whole number, got {seed!r}")
+    space = outside(ParameterSpace, top["space"], {"names", "low", "high"}, f"{where}: space", {"units"})
+    _check_names(source, space.names, where)
     recipe = SimulationRecipe(
         name=name,
         seed=seed,
         grid=outside(Grid, top["grid"], {"shape", "box_size", "unit", "periodic"}, f"{where}: grid"),
-        space=outside(ParameterSpace, top["space"], {"names", "low", "high"}, f"{where}: space", {"units"}),
+        space=space,
         source=source,
         training=None if training is None else record(Training, training, f"{where}: training"),
-        test=tuple(record(Test, t, f"{where}: test {i}") for i, t in enumerate(tests)),
+        test=tuple(_test(t, space.names, f"{where}: test {i}") for i, t in enumerate(tests)),
     )
     _check(recipe, where)
     return recipe
+
+
+def _test(content: Any, names: tuple[str, ...], where: str) -> Test:
+    """A test from a mapping that gives each parameter by its name."""
+    content = dict(mapping(content, where))
+    for name in {REDSHIFT, MASS} - set(names):
+        if content.pop(name, 0):
+            raise InputError(f"{where} gives {name}, but the space has no parameter {name}; add it")
+    parameters = [(n, "float", field(default=0.0)) if n in (REDSHIFT, MASS) else (n, "float") for n in names]
+    slots = [("region", "str"), *parameters, ("boxes", "int"), ("maps", "int", field(default=1))]
+    given = asdict(record(make_dataclass("Given", slots, kw_only=True), content, where))
+    return Test(given["region"], tuple(given[n] for n in names), given["boxes"], given["maps"])
 
 
 def _check(recipe: SimulationRecipe, where: str) -> None:
@@ -238,41 +254,45 @@ def _check(recipe: SimulationRecipe, where: str) -> None:
         raise InputError(f"{where} has neither training nor test simulations; give at least one")
 
 
-def _check_source(recipe: SimulationRecipe, where: str) -> None:
-    """That space, grid and redshifts are such that the source can make them."""
-    names, source = recipe.space.names, recipe.source
-    needed = PARAMETERS
+def _check_names(source: MapSource | BoxSource | Dust, names: tuple[str, ...], where: str) -> None:
+    """That the space has the parameters that the source needs, in their order."""
+    needed = tuple(source.ranges) if isinstance(source, Dust) else PARAMETERS
     if isinstance(source, Intermediate | NeutrinoLike):
         needed += (REDSHIFT,) if isinstance(source, Intermediate) else (REDSHIFT, MASS)
     more = needed == PARAMETERS and not isinstance(source, MapSource)
     if names != needed and not (more and names == (*PARAMETERS, REDSHIFT)):
         wanted = f", and {REDSHIFT} if wanted" if more else ""
         raise InputError(f"{where}: the space must be {list(needed)}{wanted}, got {list(names)}")
-    for name in {REDSHIFT, MASS} - set(names):
-        if any(getattr(test, name) for test in recipe.test):
-            raise InputError(f"{where}: a test gives {name}, but the space has no parameter {name}; add it")
+
+
+def _check_source(recipe: SimulationRecipe, where: str) -> None:
+    """That grid and parameters are such that the source can make them."""
+    source = recipe.source
     if isinstance(source, MapSource):
         return
     try:
         source.check(recipe.grid)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    between = source.redshifts if isinstance(source, Intermediate) else (0.0, HIGHEST_REDSHIFT)
-    _check_range(recipe, where, REDSHIFT, "redshifts", between)
-    _check_range(recipe, where, MASS, "masses [eV]", (0.0, HIGHEST_MASS))
+    if isinstance(source, Dust):
+        for name, ends in source.ranges.items():
+            _check_range(recipe, where, name, name, ends)
+    else:
+        between = source.redshifts if isinstance(source, Intermediate) else (0.0, HIGHEST_REDSHIFT)
+        _check_range(recipe, where, REDSHIFT, "redshifts", between)
+        _check_range(recipe, where, MASS, "masses [eV]", (0.0, HIGHEST_MASS))
     if any(part.maps != 1 for part in (recipe.training, *recipe.test) if part is not None):
-        raise InputError(f"{where}: a box is one field, so maps must be 1 or left out")
+        raise InputError(f"{where}: a simulation is one field, so maps must be 1 or left out")
 
 
 def _check_range(
     recipe: SimulationRecipe, where: str, name: str, what: str, ends: tuple[float, float]
 ) -> None:
     """That a parameter's range and its values at the tests lie between two numbers."""
-    asked = [getattr(test, name) for test in recipe.test]
     if name not in recipe.space.names:
         return
     i = recipe.space.names.index(name)
-    asked += [recipe.space.low[i], recipe.space.high[i]]
+    asked = [recipe.space.low[i], recipe.space.high[i], *(test.params[i] for test in recipe.test)]
     if not all(ends[0] <= x <= ends[1] for x in asked):
         raise InputError(
             f"{where}: {what} must lie in {ends[0]:g} to {ends[1]:g}, got {min(asked)} to {max(asked)}"

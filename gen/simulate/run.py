@@ -19,6 +19,7 @@ from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.processes import processes
 from gen.simulate.columns import gather
+from gen.simulate.dust import Dust
 from gen.simulate.field_pairs import NeutrinoLike
 from gen.simulate.nbody_pairs import Layout, Pair
 from gen.simulate.recipe import CODE_VERSION, Simulation, SimulationRecipe
@@ -124,7 +125,11 @@ def run_one(recipe: SimulationRecipe, sim: Simulation, folder: Path, device: str
 
 
 def _made(recipe: SimulationRecipe, sim: Simulation, device: str) -> Pair:
-    source, cosmo = recipe.source, sim.cosmo()
+    source = recipe.source
+    if isinstance(source, Dust):
+        named = dict(zip(recipe.space.names, sim.params, strict=True))
+        return source.fields(named, recipe.grid, sim.seed, device)
+    cosmo = sim.cosmo()
     if isinstance(source, NBody | Lognormal):
         return Pair(source.maps(cosmo, recipe.grid, sim.seed, sim.n_maps, device), None)
     more = {"m_nu": sim.m_nu} if isinstance(source, NeutrinoLike) else {}
