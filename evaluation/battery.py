@@ -10,8 +10,11 @@ from torch import Tensor
 
 from evaluation.base import Statistic
 from evaluation.bispectrum import Bispectrum, ReducedBispectrum
+from evaluation.columns import LINE_OF_SIGHT, ColumnDensity
+from evaluation.log_pdf import LogPDF
 from evaluation.minkowski import Minkowski
 from evaluation.moments import SmoothedMoments
+from evaluation.multipoles import Multipoles
 from evaluation.pdf import Moments, PixelPDF
 from evaluation.peaks import Peaks
 from evaluation.power import PowerSpectrum
@@ -28,6 +31,8 @@ Build = Callable[[Grid, Tensor, "Measurement"], Sequence[Statistic]]
 
 N_SCALES = 6  # of smoothing
 N_SHELLS = 5  # of separation
+HIGAN_NYQUIST = np.pi / 0.035  # [h/Mpc], of its cells of 35 kpc/h
+HIGAN_SIDES = 6.0 / HIGAN_NYQUIST, 6.5 / HIGAN_NYQUIST
 
 
 def _power(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Statistic]:
@@ -63,6 +68,39 @@ def _isosceles(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Statis
     """Sides near a quarter of Nyquist, in HIGAN's ratio of 6 to 6.5."""
     k = grid.k_nyquist / 4
     return [Bispectrum.isosceles(grid, k, k * 6.5 / 6, n_angles=m.bispectrum_bins, apodise=_taper(grid, m))]
+
+
+def _angle(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Statistic]:
+    """B and Q between HIGAN's two sides, k = 6 and 6.5 h/Mpc of 90 at Nyquist, in units of this grid's."""
+    k1, k2 = (grid.k_nyquist * share for share in HIGAN_SIDES)
+    angle = Bispectrum.isosceles(grid, k1, k2, m.bispectrum_bins, _taper(grid, m), "bispectrum_angle")
+    return ReducedBispectrum.from_reference(angle, reference).parts()
+
+
+def _log_pdf(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Statistic]:
+    return [LogPDF.from_reference(reference)]
+
+
+def _multipoles(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Statistic]:
+    """The monopole is ``power``."""
+    return Multipoles(grid, apodise=_taper(grid, m)).multipoles()[1:]
+
+
+def _column_density(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Statistic]:
+    return [ColumnDensity.from_reference(grid, reference)]
+
+
+def _column_density_los(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Statistic]:
+    name = "column_density_los"
+    return [ColumnDensity.from_reference(grid, reference, LINE_OF_SIGHT, name=name)]
+
+
+def _density_voids(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Statistic]:
+    return VoidSizes.of_density(grid, reference).counts()
+
+
+def _minkowski_log(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Statistic]:
+    return Minkowski.of_logarithm(grid, reference, n_thresholds=m.minkowski_thresholds).functionals()
 
 
 def _scattering(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Statistic]:
@@ -101,6 +139,13 @@ BATTERY: dict[str, Build] = {
     "smoothed_moments": _smoothed,
     "voids": _voids,
     "three_point": _three_point,
+    "log_pdf": _log_pdf,
+    "multipoles": _multipoles,
+    "bispectrum_angle": _angle,
+    "column_density": _column_density,
+    "column_density_los": _column_density_los,
+    "density_voids": _density_voids,
+    "minkowski_log": _minkowski_log,
 }
 
 

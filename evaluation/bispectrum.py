@@ -164,7 +164,13 @@ class Bispectrum:
 
     @classmethod
     def isosceles(
-        cls, grid: Grid, k1: float, k2: float | None = None, n_angles: int = 20, apodise: Apodise = None
+        cls,
+        grid: Grid,
+        k1: float,
+        k2: float | None = None,
+        n_angles: int = 20,
+        apodise: Apodise = None,
+        name: str = "bispectrum_isosceles",
     ) -> Bispectrum:
         """Fixed k1 and k2 (None: the same) against the angle theta between them, evenly from 0 to pi [rad].
 
@@ -176,14 +182,10 @@ class Bispectrum:
             raise InputError(f"k1, k2 and n_angles must be positive, got {k1:g}, {k2:g} and {n_angles}")
         theta = (np.arange(n_angles) + 0.5) * math.pi / n_angles
         half = grid.k_fundamental / 2
-
-        def around(k: float) -> Shell:
-            return max(0.0, k - half), k + half
-
         third = np.sqrt(k1**2 + k2**2 + 2 * k1 * k2 * np.cos(theta)).tolist()
-        found = [(around(k1), around(k2), around(k3)) for k3 in third]
-        name, label = "bispectrum_isosceles", r"$B(k_1, k_2, \theta)$"
-        return cls(grid, found, theta, "rad", apodise, name, label)
+        one, two, *others = ((max(0.0, k - half), k + half) for k in (k1, k2, *third))
+        found = [(one, two, s) for s in others]
+        return cls(grid, found, theta, "rad", apodise, name, r"$B(k_1, k_2, \theta)$")
 
     @classmethod
     def squeezed(

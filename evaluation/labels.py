@@ -17,6 +17,13 @@ TITLES = {
     "smoothed_kurtosis": "kurtosis by smoothing scale",
     "void_sizes": "void sizes",
     "void_count": "voids above a size",
+    "bispectrum_angle": "bispectrum by angle",
+    "bispectrum_angle_reduced": "reduced bispectrum by angle",
+    "log_pdf": "PDF over decades",
+    "column_density": "column densities",
+    "column_density_los": "column densities, line of sight",
+    "multipole_2": "quadrupole",
+    "multipole_4": "hexadecapole",
     **{f"three_point_{ell}": rf"three-point multipole $\ell = {ell}$" for ell in range(9)},
     **{f"V{i}": f"Minkowski functional $V_{i}$" for i in range(4)},
 }
@@ -32,11 +39,19 @@ SHORT = {
     "smoothed_kurtosis": "$K(R)$",
     "void_sizes": "voids",
     "void_count": "voids >",
+    "bispectrum_angle": r"$B(\theta)$",
+    "bispectrum_angle_reduced": r"$Q(\theta)$",
+    "log_pdf": "PDF",
+    "column_density": "$f(N)$",
+    "column_density_los": "$f(N)$",
+    "multipole_2": "$P_2$",
+    "multipole_4": "$P_4$",
     **{f"three_point_{ell}": rf"$\zeta_{ell}$" for ell in range(9)},
     **{f"V{i}": f"$V_{i}$" for i in range(4)},
 }
 SCALES = ("smoothed_variance", "smoothed_skewness", "smoothed_kurtosis", "void_sizes", "void_count")
 ABSCISSAE = {
+    "column": "column density $N$",
     "rad": r"angle $\theta$ [rad]",
     "pair of shells": "pair of shells",
     "multipole": r"multipole $\ell$",

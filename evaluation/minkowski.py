@@ -104,6 +104,30 @@ class Minkowski:
             )
         return cls(grid, thresholds, float(pixels.mean()), float(pixels.std()), backend)
 
+    @classmethod
+    def of_logarithm(
+        cls,
+        grid: Grid,
+        values: Tensor,
+        n_thresholds: int = 25,
+        nu: tuple[float, float] = (-2.5, 3.25),
+        backend: Functionals = excursion_functionals,
+    ) -> Minkowski:
+        """The same thresholds with nu that of ln x, for positive fields that span decades.
+
+        An excursion set is the same for any increasing function of the field, so V_k(ln x) are V_k(x).
+        """
+        found = cls.from_reference(grid, values, n_thresholds, nu, backend)
+        if found.thresholds[0] <= 0:
+            raise InputError(
+                f"thresholds on a logarithm must be positive, and the lowest one is {found.thresholds[0]:g}; "
+                "take minkowski instead"
+            )
+        pixels = reference_pixels(values)
+        log = np.log(pixels[pixels > 0])
+        found.nu = (np.log(found.thresholds) - log.mean()) / log.std()
+        return found
+
     def __call__(self, values: Tensor) -> Tensor:
         """``(B, 1, *shape)`` -> ``(B, d+1, T)`` float64."""
         field = on_grid(values, self.grid)

@@ -96,7 +96,7 @@ def _panels(e: Evaluated, styles: dict[str, plots.Look], field: Mapping[str, Any
 
 
 def _abscissa(statistic: str, unit: str, field: Mapping[str, Any]) -> str:
-    if statistic == "pdf":
+    if statistic in ("pdf", "log_pdf"):
         return plots.text(
             field["name"] if field["unit"] in ("", "1") else f"{field['name']} [{field['unit']}]"
         )

@@ -17,6 +17,7 @@ from evaluation.across import across
 from evaluation.base import Sample
 from evaluation.conditional import Conditional
 from evaluation.cosmologies import FEWEST_SIMULATIONS, cosmologies
+from evaluation.decades import decades_of
 from evaluation.evaluate import Evaluated, evaluate, permutations_needed, regions
 from evaluation.headline import headline
 from evaluation.joint import JointTest, judge_regions
@@ -139,7 +140,9 @@ def restricted(document: Mapping[str, Any], names: Collection[str]) -> dict[str,
         return {name: value for name, value in by_set.items() if name in names or name in kept}
 
     def numbers(c: Mapping[str, Any]) -> dict[str, Any]:
-        by_set = {key: among(c[key]) for key in ("n_samples", "power_error", "pixel_ks", "literature")}
+        by_set = {
+            key: among(c[key]) for key in ("n_samples", "power_error", "pixel_ks", "literature", "decades")
+        }
         return {**c, **by_set, "statistics": {s: among(of) for s, of in c["statistics"].items()}}
 
     provenance = dict(document["provenance"])
@@ -219,7 +222,7 @@ def _document(
             "together": [x.to_dict() for x in judgement.together],
             "paired": [x.to_dict() for x in judgement.paired],
             "conditional": [x.to_dict() for x in judgement.conditional],
-            "cosmologies": [_numbers(e) for e in evaluated],
+            "cosmologies": [_numbers(e, t) for e in evaluated],
             "provenance": {
                 "seed": seed,
                 "n_permutations": permutations_needed(sum(len(e.statistics) for e in evaluated), t),
@@ -237,7 +240,7 @@ def _limits(reference: FieldFile, provenance: Mapping[str, Any]) -> Limits:
     return told.get("low", reference.space.low), told.get("high", reference.space.high)
 
 
-def _numbers(e: Evaluated) -> dict[str, Any]:
+def _numbers(e: Evaluated, t: Thresholds) -> dict[str, Any]:
     c = e.cosmology
     first = next(iter(e.comparisons.values()))
     return {
@@ -257,6 +260,7 @@ def _numbers(e: Evaluated) -> dict[str, Any]:
         "power_error": {name: p.to_dict() for name, p in e.power.items()},
         "pixel_ks": {name: p.to_dict() for name, p in e.pixels.items()},
         "literature": {name: x.to_dict() for name, x in e.literature.items()},
+        "decades": {name: x.to_dict() for name, x in decades_of(e, t).items()},
     }
 
 

@@ -19,6 +19,9 @@ RATIOS = (
     "minima",
     "bispectrum",
     "scattering",
+    "log_pdf",
+    "column_density",
+    "column_density_los",
 )  # every bin is filled: judged bin by bin; others by their own peak
 
 

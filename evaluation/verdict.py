@@ -276,5 +276,12 @@ NAMES = {
     "smoothed_kurtosis": "the kurtosis by smoothing scale",
     "void_sizes": "void sizes",
     "void_count": "voids above a size",
+    "bispectrum_angle": "the bispectrum by angle",
+    "bispectrum_angle_reduced": "the reduced bispectrum by angle",
+    "log_pdf": "the PDF over decades",
+    "column_density": "column densities",
+    "column_density_los": "column densities",
+    "multipole_2": "the quadrupole",
+    "multipole_4": "the hexadecapole",
     **{f"three_point_{ell}": f"three-point multipole {ell}" for ell in range(9)},
 }

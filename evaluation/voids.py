@@ -111,6 +111,27 @@ class VoidSizes:
         """
         return cls(grid, float(np.quantile(reference_pixels(values), ndtr(nu))), radii)
 
+    @classmethod
+    def of_density(
+        cls,
+        grid: Grid,
+        values: Tensor,
+        delta: float = -0.7,
+        radii: Sequence[float] | np.ndarray | None = None,
+    ) -> VoidSizes:
+        """Threshold (1 + delta) times the mean of a reference of densities, such as of neutral hydrogen.
+
+        Raises:
+            InputError: for a reference with negative values, which is no density.
+        """
+        pixels = reference_pixels(values)
+        if pixels.min() < 0 or not pixels.any():
+            raise InputError(
+                f"voids below a share of the mean need a density, and the reference holds {pixels.min():g}; "
+                "take voids, whose threshold is a quantile"
+            )
+        return cls(grid, (1 + delta) * float(pixels.mean()), radii)
+
     def __call__(self, values: Tensor) -> Tensor:
         """``(B, 1, *shape)`` -> ``(B, 2, n_radii)`` float64: voids of each radius, and of that or more."""
         voids, n = self.find(values), len(self.radii)

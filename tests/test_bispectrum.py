@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ import torch
 from oracles import smooth_gaussian
 
 from evaluation.base import Sample, Statistic, measure
+from evaluation.battery import battery
 from evaluation.bispectrum import Bispectrum, ReducedBispectrum, Sides, TriangleSum
 from evaluation.power import PowerSpectrum
+from evaluation.thresholds import load_thresholds
 from gen.errors import InputError
 from gen.fields import Grid
 
@@ -362,3 +365,21 @@ def test_the_sum_counts_triangles():
 def test_bad_input_is_told(bad):
     with pytest.raises(InputError):
         bad(grid_of((8, 8)))
+
+
+@pytest.mark.parametrize("side", [16, 32])
+def test_higans_sides_are_scaled_to_the_box(side):
+    """k1 = 6, k2 = 6.5 h/Mpc of 35 kpc/h cells: the shells are those of 2.24 Mpc/h boxes of any unit."""
+    published = Grid((64, 64, 64), 64 * 0.035, "Mpc/h", periodic=True)
+    assert published.k_nyquist == pytest.approx(math.pi / 0.035)
+    grid = Grid((side,) * 3, 20.0, "Mpc/h", periodic=True)
+    x = torch.randn(2, 1, *grid.shape, generator=torch.Generator().manual_seed(1))
+    thresholds = load_thresholds(Path(__file__).parents[1] / "recipes" / "reports" / "standard.yaml")
+    b, q = battery(["bispectrum_angle"], grid, x, thresholds.measurement)
+    assert (b.name, q.name) == ("bispectrum_angle", "bispectrum_angle_reduced")
+    k1, k2 = (grid.k_nyquist * k / published.k_nyquist for k in (6.0, 6.5))
+    mine = Bispectrum.isosceles(grid, k1, k2, thresholds.measurement.bispectrum_bins)
+    torch.testing.assert_close(b(x), mine(x))
+    third = np.sqrt(k1**2 + k2**2 + 2 * k1 * k2 * np.cos(b.abscissa))
+    for sides, k3 in zip(mine.triangles, third, strict=True):
+        assert [low <= k <= high for (low, high), k in zip(sides, (k1, k2, k3), strict=True)] == [True] * 3

@@ -382,3 +382,17 @@ def test_thresholds_from_a_reference_cut_through_it():
 def test_bad_input_is_told(bad):
     with pytest.raises(InputError):
         bad()
+
+
+def test_functionals_of_the_logarithm_are_those_of_the_field():
+    """An excursion set is the same for any increasing function; nu is then that of ln x."""
+    grid = Grid((12, 12, 12), 20.0, "Mpc/h", periodic=True)
+    g = torch.tensor(smooth_gaussian((12, 12, 12), 1.0, 6, seed=8))[:, None]
+    x = torch.exp(4 * g)  # ten decades
+    of_x, of_log = Minkowski.of_logarithm(grid, x), Minkowski.from_reference(grid, 4 * g)
+    np.testing.assert_allclose(of_x.nu, of_log.nu, rtol=1e-2, atol=1e-2)  # quantiles between two cells
+    same = Minkowski(grid, np.log(of_x.thresholds))
+    assert torch.equal(of_x(x), same(4 * g))
+    assert of_x.nu[0] < -2.2 < 2.9 < of_x.nu[-1]
+    with pytest.raises(InputError, match="must be positive"):
+        Minkowski.of_logarithm(grid, g)

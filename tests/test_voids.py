@@ -198,3 +198,26 @@ def test_a_ball_counts_each_cell_of_a_small_box_once():
 def test_bad_input_is_told(bad):
     with pytest.raises(InputError):
         bad()
+
+
+def test_holes_in_a_density_of_many_decades_are_found_as_in_double_precision():
+    """Planted holes below 0.3 of the mean are found with their radii, whatever fills the rest."""
+    grid = grid_of((32, 32, 32))
+    holes = [((8, 8, 8), 5.0), ((24, 24, 20), 4.0)]
+    hole = planted(grid, holes, 1.0) > 0
+    g = torch.tensor(smooth_gaussian(grid.shape, 0.3, 1, seed=3))
+    # peaks of a thousand times the mean where the holes are not, and twelve decades to what is left in them
+    x = torch.exp(3.5 * g - 3.5**2 / 2)[:, None] + 2
+    x = torch.where(hole, 1e-9 * torch.exp(2 * g)[:, None], x)
+    sizes = VoidSizes.of_density(grid, x, radii=[3.0, 4.0, 5.0])
+    assert sizes.threshold == pytest.approx(0.3 * float(x.mean()))
+    double, single = sizes.find(x), sizes.find(x.float())
+    for v in (double, single):
+        assert [tuple(c) for c in v.centre[:2].tolist()] == [c for c, _ in holes]
+        assert v.rung[:2].tolist() == [2, 1]
+    assert torch.equal(sizes(x), sizes(x.float()))
+    assert sizes(1e9 * x).sum() == 0, "in another unit nothing is below the threshold"
+    scaled = VoidSizes.of_density(grid, 1e9 * x, radii=[3.0, 4.0, 5.0])
+    assert torch.equal(scaled(1e9 * x), sizes(x))
+    with pytest.raises(InputError, match="need a density"):
+        VoidSizes.of_density(grid, x - 1)

@@ -21,6 +21,9 @@ from evaluation.plots.panels import (
 )
 from evaluation.plots.style import FAINT, INK, WIDTH, math_name, style, svg
 
+MOST_ABREAST = 8  # panels of distributions
+LONGEST_TITLE = 50  # letters, of a third of the width
+
 
 def statistics_figure(panels: Sequence[Panel], excess: Excess) -> str:
     """Every statistic with its residual below it, and all excesses in the last panel; an SVG data address."""
@@ -53,22 +56,24 @@ def _boxes(i: int, rows: int, columns: int) -> list[tuple[float, float, float, f
 
 def distributions_figure(panels: Sequence[Panel]) -> str:
     """Two-sample KS of every bin over its floor, and the ratio of scatters; an SVG data address."""
-    n, height = len(panels), 2.9
+    rows = math.ceil(len(panels) / MOST_ABREAST)
+    n, height = math.ceil(len(panels) / rows), 2.9 * rows
     width = (1 - 0.62 / WIDTH) / n
     with style(size=8.5):
         figure = Figure(figsize=(WIDTH, height))
         for i, panel in enumerate(panels):
-            left = 0.56 / WIDTH + i * width
-            upper = figure.add_axes((left, 1.62 / height, width - 0.1 / WIDTH, 1.02 / height))
-            lower = figure.add_axes((left, 0.48 / height, width - 0.1 / WIDTH, 1.02 / height), sharex=upper)
+            row, column = divmod(i, n)
+            left, floor = 0.56 / WIDTH + column * width, 2.9 * (rows - 1 - row)
+            upper = figure.add_axes((left, (floor + 1.62) / height, width - 0.1 / WIDTH, 1.02 / height))
+            box = (left, (floor + 0.48) / height, width - 0.1 / WIDTH, 1.02 / height)
+            lower = figure.add_axes(box, sharex=upper)
             draw_ks(upper, panel, ks_limit(panels))
             draw_scatter(lower, panel, scatter_reach(panels))
-            upper.set_title(
-                panel.title.replace("Minkowski functional ", "Minkowski "), fontsize=9.5, loc="left"
-            )
+            title = panel.title.replace("Minkowski functional ", "Minkowski ")
+            upper.set_title(title, fontsize=9.5 if len(title) < 3 * LONGEST_TITLE / n else 7.5, loc="left")
             for axes in (upper, lower):
-                axes.tick_params(labelleft=i == 0, labelbottom=axes is lower)
-            if i == 0:
+                axes.tick_params(labelleft=column == 0, labelbottom=axes is lower)
+            if column == 0:
                 upper.set_ylabel("KS distance $D$")
                 lower.set_ylabel("scatter ratio")
         return svg(figure)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogFormatterMathtext, LogLocator, MaxNLocator, NullFormatter
 
 from evaluation.plots.style import BAND, FAINT, FLOOR, INK, Look
 
@@ -79,6 +79,8 @@ def draw_means(axes: Axes, panel: Panel) -> None:
         _limit_log(axes, panel)
     axes.set_title(panel.title, loc="left")
     axes.set_ylabel(panel.label)
+    if not panel.log_y:
+        _limit_linear(axes, panel)
     axes.tick_params(labelbottom=False)
     _mark_range(axes, panel)
 
@@ -89,6 +91,18 @@ def _limit_log(axes: Axes, panel: Panel) -> None:
     if len(positive):
         top = positive.max()
         axes.set_ylim(max(positive.min() / 3, top * 1e-6), top * 3)
+
+
+def _limit_linear(axes: Axes, panel: Panel) -> None:
+    """A baseline that is off by more than the whole range of the others may leave the panel."""
+    drawn = [panel.low, panel.high, panel.reference]
+    drawn += [c.mean for c in panel.curves if not panel.looks[c.name].dashed]
+    values = np.concatenate(drawn)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    bottom, top = axes.get_ylim()
+    span = high - low
+    if span > 0 and (bottom < low - span or top > high + span):
+        axes.set_ylim(max(bottom, low - 0.15 * span), min(top, high + 0.15 * span))
 
 
 def draw_residuals(axes: Axes, panel: Panel) -> None:
@@ -233,6 +247,13 @@ def _mark_range(axes: Axes, panel: Panel) -> None:
 
 
 def _log_ticks(axes: Axes, subs: tuple[float, ...] = (1, 2, 5)) -> None:
+    """Plain numbers, or powers of ten where there are many decades."""
+    low, high = axes.get_xlim()
+    if high > 1e3 * low:
+        axes.xaxis.set_major_locator(LogLocator(numticks=6))
+        axes.xaxis.set_major_formatter(LogFormatterMathtext())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        return
     axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
