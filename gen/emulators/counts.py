@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +14,19 @@ from torch.nn.functional import logsigmoid
 
 from gen.emulators.base import Emulator
 from gen.emulators.chunks import white_channels
-from gen.emulators.conditioning import Channels, check_coarse, divisible, fitting_rows, refuse_negative
+from gen.emulators.conditioning import (
+    Channels,
+    check_coarse,
+    divisible,
+    fitting_rows,
+    own_generators,
+    refuse_negative,
+)
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.nets.layers import to_channels
 from gen.nets.unet import UNet
-from gen.noise import normal, sample_generator
+from gen.noise import normal
 
 if TYPE_CHECKING:
     from gen.data.base import SimulationSet
@@ -151,8 +157,8 @@ class GalaxyCounts(Emulator):
 
     def closed_form(self, coarse: Tensor, params: Tensor) -> Tensor:
         """Galaxies drawn by density alone, ``(B, 1, *shape)``; each box's numbers are its density's own."""
-        generators = [sample_generator(_fingerprint(box), 0, "by density") for box in coarse]
-        return drawn(self.start_of(coarse, params), normal(generators, coarse.shape[1:]))
+        noise = normal(own_generators(coarse, "by density"), coarse.shape[1:])
+        return drawn(self.start_of(coarse, params), noise)
 
     def generate(
         self,
@@ -283,7 +289,3 @@ def _interpolated(x: Tensor, nodes: Tensor, values: Tensor) -> Tensor:
     low, high = nodes[right - 1], nodes[right]
     share = ((x - low) / (high - low)).clamp(0, 1)
     return values[right - 1] + share * (values[right] - values[right - 1])
-
-
-def _fingerprint(box: Tensor) -> int:
-    return int.from_bytes(hashlib.sha256(box.detach().cpu().float().numpy().tobytes()).digest()[:7], "little")

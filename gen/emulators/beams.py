@@ -1,0 +1,56 @@
+"""Gaussian beams on a lattice: smoothing by them, and what undoes it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from gen.errors import InputError
+from gen.fields import Grid
+
+FWHM = math.sqrt(8 * math.log(2))
+"""Full width at half maximum of a Gaussian, over its standard deviation."""
+
+
+def beam_sigma(grid: Grid, fwhm: float) -> float:
+    """Standard deviation in the unit that ``grid.wavenumber()`` is the inverse of.
+
+    Args:
+        fwhm: full width at half maximum [arcmin] on the sky, [Mpc/h] in boxes.
+    """
+    per_unit = grid.k_sides[0] / grid.box_size[0]
+    return fwhm * per_unit / FWHM / (60 if grid.unit == "deg" else 1)
+
+
+def widening(grid: Grid, fine: float, coarse: float) -> float:
+    """Full width at half maximum of the beam that makes the coarse one out of the fine one.
+
+    Raises:
+        InputError: unless 0 <= fine < coarse.
+    """
+    if not 0 <= fine < coarse:
+        raise InputError(
+            f"the fine beam must be narrower than the coarse one, got {fine:g} and {coarse:g} "
+            f"{'arcmin' if grid.unit == 'deg' else grid.unit}"
+        )
+    return math.sqrt(coarse**2 - fine**2)
+
+
+def beam(grid: Grid, fwhm: float) -> Tensor:
+    """Transfer function ``exp(- k^2 sigma^2 / 2)`` on the rfftn lattice, float64."""
+    return torch.exp(-0.5 * (grid.wavenumber() * beam_sigma(grid, fwhm)) ** 2)
+
+
+def filtered(x: Tensor, transfer: Tensor) -> Tensor:
+    """``x (..., *shape)`` with its modes multiplied by a transfer function on the rfftn lattice, float32."""
+    dim = transfer.ndim
+    axes, shape = tuple(range(-dim, 0)), x.shape[-dim:]
+    modes = torch.fft.rfftn(x.float(), dim=axes) * transfer.to(x.device).float()
+    return torch.fft.irfftn(modes, s=shape, dim=axes)
+
+
+def undoing(transfer: Tensor, floor: float = 0.05) -> Tensor:
+    """``B^3 / (B^2 + floor^2)^2``: 1/B where B is well above ``floor``, and soon nothing below."""
+    return transfer**3 / (transfer.square() + floor**2).square()
