@@ -209,9 +209,11 @@ def test_painted_masses_are_the_halos_and_no_more() -> None:
     )
     inside = halos.halo >= 0
     held = np.bincount(halos.halo[inside], mass.flatten()[inside])
-    assert len(held) > 30 and held == pytest.approx(HIRelation.at(3.0)(halos.mass), rel=1e-12)
+    count = np.bincount(halos.halo[inside])
+    expected = HIRelation.at(3.0)(particle * count * (1 - count**-0.6))
+    assert len(held) > 30 and held == pytest.approx(expected, rel=1e-12)
     outside = mass.flatten()[~inside].sum() / 10**3
-    smaller = HIHalos(COSMO, 3.0, high=FEWEST * particle).density()
+    smaller = HIHalos(COSMO, 3.0, high=FEWEST * (1 - FEWEST**-0.6) * particle).density()
     assert 0.8 < outside / smaller < 1.2 and mass.min() > 0
     field = deposited(torch.from_numpy(mass), moved.displacement.double(), 10.0, 16)
     assert field.sum().item() == pytest.approx(mass.sum(), rel=1e-12)
@@ -220,6 +222,7 @@ def test_painted_masses_are_the_halos_and_no_more() -> None:
 def test_box_holds_the_cosmic_hi_over_many_decades(box: Tensor) -> None:
     omega = box.double().mean().item() / CRITICAL_DENSITY
     assert 0.5 < omega / (4e-4 * 4**0.6) < 1.2
+    assert omega * CRITICAL_DENSITY == pytest.approx(HIHalos(COSMO, 3.0).density(), rel=0.2)
     assert box.min() > 0 and torch.log10(box.max() / box.min()) > 6
 
 
