@@ -17,6 +17,7 @@ from gen.data.module import FieldData
 from gen.emulators.beams import FWHM, beam, beam_sigma, filtered, undoing, widening
 from gen.emulators.contrast import Composition, Ratio, Strength, Sum
 from gen.emulators.mirror import Mirror
+from gen.emulators.power_law import PowerLaw
 from gen.emulators.small_scales import SmallScales
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
@@ -195,6 +196,24 @@ def test_amplitudes_are_those_of_the_map(fitted: SmallScales) -> None:
     once = fitted.sample(data.params, coarse=data.coarse).values
     bright = fitted.sample(data.params, coarse=1000 * data.coarse).values
     assert torch.allclose(bright, 1000 * once, rtol=1e-3)
+
+
+def test_the_practice_of_today_is_a_power_law_in_gaussian_noise() -> None:
+    """Slope and amplitude of maps that were made so, on a torus, and no sign of anything else."""
+    law = PowerLaw(TORUS, COARSE, FINE)
+    law.line.copy_(torch.tensor([9.0, -2.4]))
+    coarse = torch.full((64, 1, 64, 64), 50.0)
+    white = torch.randn(64, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    values = law(coarse, white)
+    refitted = PowerLaw(TORUS, COARSE, FINE)
+    refitted.fit(values, coarse)
+    # 64 maps of some 1,500 modes, of which the taper leaves a quarter
+    assert refitted.line[1] == pytest.approx(-2.4, abs=0.05)
+    k = 600.0
+    here, there = (x.line[0] + x.line[1] * math.log(k) for x in (refitted, law))
+    assert float(here - there) == pytest.approx(0.0, abs=0.05)
+    n = values / 50 - 1
+    assert abs(n.mean()) < 0.01 and abs((n**3).mean() / n.std() ** 3) < 0.1
 
 
 def test_each_seed_draws_other_small_scales_and_latent_none_draws_nothing(fitted: SmallScales) -> None:

@@ -19,6 +19,7 @@ from gen.emulators.base import Emulator
 from gen.emulators.counts import GalaxyCounts
 from gen.emulators.displacement import Displacement
 from gen.emulators.refinement import Refinement
+from gen.emulators.small_scales import SmallScales
 from gen.emulators.super_resolution import SuperResolution
 from gen.errors import InputError
 from gen.io import FieldFile
@@ -30,7 +31,8 @@ from gen.simulate.displacement import density
 SECOND_ORDER, FIRST_ORDER, CLOSED_FORM = "2LPT", "Zel'dovich", "closed form"
 MISSING_MODES, INTERPOLATED = "Gaussian missing modes", "interpolated"
 COARSE_RUN = "coarse run"
-RANDOM = (SuperResolution, GalaxyCounts, Refinement)
+MODULATED, PRACTICE, LARGE_SCALES = "modulated copula", "Gaussian power law", "large scales alone"
+RANDOM = (SuperResolution, GalaxyCounts, Refinement, SmallScales)
 """Emulators whose fields differ from seed to seed for one coarse field."""
 BATCH = 16
 
@@ -201,6 +203,12 @@ def _baselines(emulator: Emulator, test: SimulationSet, seed: int) -> dict[str, 
         return {
             MISSING_MODES: _completed(emulator, test, seed),
             COARSE_RUN: _batched(lambda coarse, _: emulator.run_of(coarse), test),
+        }
+    if isinstance(emulator, SmallScales):
+        return {
+            MODULATED: _batched(emulator.closed_form, test),
+            PRACTICE: _batched(emulator.practice, test),
+            LARGE_SCALES: _batched(lambda coarse, _: coarse, test),
         }
     closed_form = getattr(emulator, "closed_form", None)
     if closed_form is None:

@@ -16,6 +16,7 @@ from gen.emulators.contrast import Composition, Ratio, Strength, composition_fro
 from gen.emulators.copula import Copula
 from gen.emulators.gap import SummaryGap
 from gen.emulators.mirror import Mirror
+from gen.emulators.power_law import PowerLaw
 from gen.emulators.sharpened import sharpen
 from gen.emulators.small_scale_critic import SmallScaleCritic
 from gen.errors import InputError
@@ -103,6 +104,7 @@ class SmallScales(Emulator):
         self.copula = Copula(grid, space, field, unit, degree)
         self.network = UNet(grid.dim, 2, 1, len(space), widths, padding, noise=bool(self.n_noise))
         self.gap = SummaryGap(grid, space, degree, bin_width=0.05)
+        self.power_law = PowerLaw(grid, coarse_beam, fine_beam)
         self.mirror = Mirror.of_beam(grid, self.widening, self.network.factor)
         self.register_buffer("unit_scale", torch.ones(()))
 
@@ -138,6 +140,7 @@ class SmallScales(Emulator):
         self.unit_scale.copy_(unit.mean())
         x, r = self.composition.contrast(coarse, unit), self.composition.small(values, coarse, unit)
         self.strength.fit(x, r)
+        self.power_law.fit(values, coarse)
         mean, scatter = self.strength(x)
         rest = replace(
             data.take(rows), values=(r - mean) / scatter, coarse=None, coarse_grid=None, vector_channels=(),
@@ -255,6 +258,13 @@ class SmallScales(Emulator):
         shape = coarse.shape[2:]
         latent = self.draw_latent(params, own_generators(coarse, "closed form"), coarse, shape)
         return self._made(latent, params, shape, learned=False)
+
+    def practice(self, coarse: Tensor, params: Tensor) -> Tensor:
+        """Maps with Gaussian small scales of a power law, as they are simulated today."""
+        del params
+        wide = self.mirror.extended(coarse)
+        white = normal(own_generators(coarse, "practice"), wide.shape[1:]).to(wide)
+        return self.mirror.cut(self.power_law(wide, white), coarse.shape[2:])
 
     def make_critic(self) -> nn.Module:
         """A fresh critic of small scales, beside the large ones if ``paired``."""
