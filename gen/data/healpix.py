@@ -5,21 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import astropy.units as u
 import numpy as np
-from astropy.io import fits
 from astropy_healpix import HEALPix
 
-from gen.data.arrays import as_float32, existing, open_array
+from gen.data.arrays import as_float32, existing
 from gen.data.assemble import assemble
 from gen.data.base import SimulationSet, Source
-from gen.data.fits import agreed_unit, reading
+from gen.data.healpix_table import HealpixTable, read_healpix
 from gen.errors import InputError
 from gen.fields import Grid
 
-_BLANK = -1.6e30  # HEALPix marks unseen pixels by -1.6375e30
 _CANDIDATES = 32  # nside of the grid from which patch centres are taken
 
 
@@ -30,7 +27,7 @@ class HealpixPatches(Source):
     rows run to the north and columns to the east at the centre, where the scale is exact (at a distance
     t from it the plane is stretched by 1/cos(t)^2). Patches that touch unseen pixels are left out.
 
-    Only scalars: Q, U and shear would have to be turned from the meridian to the patch's axes.
+    Only scalars: Q, U and shear have to be turned from the meridian to the patch's axes, see ``HealpixIQU``.
 
     Args:
         maps: FITS files (binary tables with NSIDE and ORDERING), or ``.npy`` arrays (12 nside^2,) or
@@ -79,15 +76,15 @@ class HealpixPatches(Source):
 
     def load(self) -> SimulationSet:
         directions = patch_directions(self.patch, self.size)
-        base = _base_pixel(directions)
+        base = base_pixel(directions)
         patches, ids, units = [], [], []
         for index, path in enumerate(self.maps):
-            sky, ordering, unit = self._read(path)
-            cut = _interpolate(sky, ordering, directions)
+            table = self._read(path)
+            cut = _interpolate(table.sky, table.ordering, directions)
             good = np.isfinite(cut).all(axis=(1, 2, 3)) & (not self.base_pixels or base >= 0)
             patches.append(cut[good])
             ids.append(12 * index + base[good] if self.base_pixels else np.full(int(good.sum()), index))
-            units.append(unit)
+            units.append(table.unit)
         if len(set(units)) != 1:
             raise InputError(f"maps of one set must agree in their unit, got {', '.join(units) or 'no maps'}")
         values = np.concatenate(patches)
@@ -111,31 +108,20 @@ class HealpixPatches(Source):
             units[0],
         )
 
-    def _read(self, path: Path) -> tuple[np.ndarray, str, str]:
-        """Columns ``(C, 12 nside^2)`` with NaN for unseen pixels, ordering and unit."""
-        if path.suffix == ".npy":
-            array = np.atleast_2d(open_array(path))
-            ordering, unit = self.ordering, agreed_unit(path, None, self.unit)
-            chosen = [array[_number(path, c, len(array))] for c in self.columns]
-        else:
-            chosen, ordering, unit = _read_fits(path, self.columns, self.unit)
-        if ordering is None:
-            raise InputError(f"{path} does not say its ordering; give ordering, RING or NESTED")
-        if self.ordering not in (None, ordering):
-            raise InputError(f"{path} is in {ordering} order, but ordering is {self.ordering}; leave it out")
-        sky = np.stack(chosen).astype(np.float64)
-        nside = math.isqrt(sky.shape[1] // 12)
-        if 12 * nside**2 != sky.shape[1] or nside & (nside - 1):
-            raise InputError(
-                f"{path} has {sky.shape[1]} pixels, not 12 nside^2 with nside a power of 2; use a full map"
-            )
-        sky[sky < _BLANK] = np.nan
-        return sky, ordering, unit
+    def _read(self, path: Path) -> HealpixTable:
+        table = read_healpix(path, self.columns, self.ordering, self.unit)
+        for name in table.names:
+            if name.upper() in ("Q", "U") or name.upper().startswith(("Q_", "U_", "Q-", "U-")):
+                raise InputError(
+                    f"{path}: column {name!r} is polarisation, which HealpixIQU turns to a patch's axes; "
+                    "choose a scalar here"
+                )
+        return table
 
 
 def patch_directions(patch: int, size: float) -> np.ndarray:
     """Unit vectors ``(m, patch, patch, 3)`` of the pixel centres of m patches that do not overlap."""
-    centres = _spread(2 * math.atan(math.sqrt(2) * math.radians(size) / 2))
+    centres = patch_centres(size)
     offset = (np.arange(patch) - (patch - 1) / 2) * math.radians(size) / patch
     east = np.cross([0.0, 0.0, 1.0], centres)
     east /= np.linalg.norm(east, axis=1, keepdims=True)
@@ -146,6 +132,11 @@ def patch_directions(patch: int, size: float) -> np.ndarray:
         + offset[None, :, None] * east[:, None, None]
     )
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def patch_centres(size: float) -> np.ndarray:
+    """Centres ``(m, 3)`` of patches of that side [deg] that do not overlap, however they are turned."""
+    return _spread(2 * math.atan(math.sqrt(2) * math.radians(size) / 2))
 
 
 def _spread(separation: float) -> np.ndarray:
@@ -171,7 +162,7 @@ def _interpolate(sky: np.ndarray, ordering: str, directions: np.ndarray) -> np.n
     return np.stack(values, axis=1)
 
 
-def _base_pixel(directions: np.ndarray) -> np.ndarray:
+def base_pixel(directions: np.ndarray) -> np.ndarray:
     """The base pixel ``(m,)`` that holds all of a patch, or -1."""
     lon, lat = _lonlat(directions)
     base = np.asarray(HEALPix(1, order="nested").lonlat_to_healpix(lon * u.rad, lat * u.rad))
@@ -187,51 +178,3 @@ def _lonlat(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Longitude in [0, 2 pi) and latitude; astropy-healpix gives infinite weights for negative longitudes."""
     x, y, z = np.moveaxis(vectors, -1, 0)
     return np.arctan2(y, x) % (2 * np.pi), np.arcsin(np.clip(z, -1, 1))
-
-
-def _number(path: Path, column: str | int, n: int) -> int:
-    if not isinstance(column, int) or not 0 <= column < n:
-        raise InputError(f"{path}: columns must be numbers from 0 to {n - 1}, got {column!r}")
-    return column
-
-
-def _read_fits(
-    path: Path, columns: Sequence[str | int], given_unit: str | None
-) -> tuple[list[np.ndarray], str | None, str]:
-    with reading(path), path.open("rb") as file, fits.open(file, memmap=False) as hdus:
-        tables = (h for h in hdus if isinstance(h, fits.BinTableHDU) and "ORDERING" in h.header)
-        table = next(tables, None)
-        if table is None:
-            raise InputError(
-                f"{path} holds no HEALPix table (with ORDERING and NSIDE); for images use FitsImages"
-            )
-        return _columns(path, table, columns, given_unit)
-
-
-def _columns(
-    path: Path, table: Any, columns: Sequence[str | int], given_unit: str | None
-) -> tuple[list[np.ndarray], str | None, str]:
-    header, names = table.header, list(table.columns.names)
-    if str(header.get("INDXSCHM", "IMPLICIT")).strip().upper() == "EXPLICIT":
-        raise InputError(
-            f"{path} covers a part of the sky (INDXSCHM = EXPLICIT); fill it into a full map first"
-        )
-    chosen, units = [], []
-    for column in columns:
-        name = names[_number(path, column, len(names))] if isinstance(column, int) else column
-        if name not in names:
-            raise InputError(f"{path}: column {name!r} is missing, it holds {', '.join(names)}")
-        if name.upper() in ("Q", "U") or name.upper().startswith(("Q_", "U_", "Q-", "U-")):
-            raise InputError(
-                f"{path}: column {name!r} is polarisation, which patches cannot hold yet; choose a scalar"
-            )
-        chosen.append(np.asarray(table.data[name]).ravel())
-        units.append(agreed_unit(path, table.columns[name].unit, given_unit))
-    if len({len(c) for c in chosen}) != 1 or len(chosen[0]) != 12 * int(header.get("NSIDE", 0)) ** 2:
-        raise InputError(
-            f"{path}: NSIDE = {header.get('NSIDE')} does not fit columns of {len(chosen[0])} pixels"
-        )
-    ordering = {"RING": "RING", "NEST": "NESTED", "NESTED": "NESTED"}.get(
-        str(header["ORDERING"]).strip().upper()
-    )
-    return chosen, ordering, ", ".join(dict.fromkeys(units))
