@@ -75,7 +75,8 @@ class Sample:
     """Fields to be judged, with what they share.
 
     Args:
-        values: ``(N, 1, *shape)`` fields in physical units, in memory or in a file.
+        values: ``(N, C, *shape)`` fields in physical units, in memory or in a file; most of what judges them
+            takes one channel.
         simulation: ``(N,)`` the simulation (box) that each map was cut from, unique over the whole sample;
             None: every map is independent, which is what a generator claims of its own.
         stratum: ``(N,)`` the set of parameters (cosmology) of each map; None: all share one. Boxes are
@@ -105,6 +106,11 @@ class Sample:
 
     def __len__(self) -> int:
         return self.values.shape[0]
+
+    def first_channel(self) -> Sample:
+        """The same of the first channel alone, in memory if there are more."""
+        values = self.values if self.values.shape[1] == 1 else self.values[:][:, :1]
+        return Sample(values, self.simulation, self.stratum)
 
     def select(self, mask: np.ndarray) -> Sample:
         """The maps at a boolean mask or at indices."""

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from evaluation.base import Statistic
+from evaluation.base import Statistic, reference_pixels
 from evaluation.bispectrum import Bispectrum, ReducedBispectrum
 from evaluation.columns import LINE_OF_SIGHT, ColumnDensity
+from evaluation.dust import AngleDispersion, DustSpectra
 from evaluation.log_pdf import LogPDF
 from evaluation.minkowski import Minkowski
 from evaluation.moments import SmoothedMoments
 from evaluation.multipoles import Multipoles
 from evaluation.pdf import Moments, PixelPDF
 from evaluation.peaks import Peaks
+from evaluation.polarisation import Polarisation
 from evaluation.power import PowerSpectrum
 from evaluation.scattering import Scattering
+from evaluation.stokes import (
+    StatisticOfMap,
+    check_channels,
+    intensity,
+    of_map,
+    polarisation_angle,
+    polarisation_fraction,
+    polarised_intensity,
+)
 from evaluation.three_point import ThreePoint
 from evaluation.voids import VoidSizes
 from gen.errors import InputError
@@ -31,6 +44,7 @@ Build = Callable[[Grid, Tensor, "Measurement"], Sequence[Statistic]]
 
 N_SCALES = 6  # of smoothing
 N_SHELLS = 5  # of separation
+N_ANGLES = 12  # bins of the half circle
 HIGAN_NYQUIST = np.pi / 0.035  # [h/Mpc], of its cells of 35 kpc/h
 HIGAN_SIDES = 6.0 / HIGAN_NYQUIST, 6.5 / HIGAN_NYQUIST
 
@@ -125,6 +139,51 @@ def _three_point(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Stat
     return ThreePoint(grid, edges, l_max=3).multipoles()
 
 
+def _spectra(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Statistic]:
+    return DustSpectra(Polarisation(grid, apodise=_taper(grid, m))).spectra()
+
+
+def _of_polarised_intensity(build: Build) -> Build:
+    def built(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Statistic]:
+        return of_map(build(grid, polarised_intensity(reference), m), polarised_intensity, "_P")
+
+    return built
+
+
+def _fraction(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Statistic]:
+    p = polarisation_fraction(reference)
+    highest = float(np.quantile(reference_pixels(p[p >= 0][None, None]), 1 - 5e-4))
+    pdf = PixelPDF(np.linspace(0, highest, m.pdf_bins + 1))
+    return _named(of_map([pdf], polarisation_fraction), "polarisation_fraction", "$p(P/I)$", "1")
+
+
+def _angle_of_polarisation(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Statistic]:
+    pdf = PixelPDF(np.linspace(-90, 90, N_ANGLES + 1))
+    return _named(of_map([pdf], polarisation_angle), "polarisation_angle", r"$p(\psi)$ [deg$^{-1}$]", "deg")
+
+
+def _angle_dispersion(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Statistic]:
+    """At the largest of two cells and a 32nd of the side."""
+    lag = max(2 * max(grid.spacing), min(grid.box_size) / 32)
+    dispersion = AngleDispersion(grid, lag)
+    pdf = PixelPDF.from_reference(torch.cat([dispersion(x) for x in reference.split(16)]), m.pdf_bins)
+    return _named(of_map([pdf], dispersion), "angle_dispersion", r"$p(\mathcal{S})$ [deg$^{-1}$]", "deg")
+
+
+def _named(found: list[Statistic], name: str, label: str, unit: str) -> Sequence[Statistic]:
+    return [replace(s, name=name, label=label, unit=unit) for s in found if isinstance(s, StatisticOfMap)]
+
+
+STOKES: dict[str, Build] = {
+    "spectra": _spectra,
+    "polarised_pdf": _of_polarised_intensity(_pdf),
+    "polarised_minkowski": _of_polarised_intensity(_minkowski),
+    "polarisation_fraction": _fraction,
+    "polarisation_angle": _angle_of_polarisation,
+    "angle_dispersion": _angle_dispersion,
+}
+"""Of fields of three channels, I, Q and U; of one channel there are none of these."""
+
 BATTERY: dict[str, Build] = {
     "power": _power,
     "pdf": _pdf,
@@ -146,6 +205,7 @@ BATTERY: dict[str, Build] = {
     "column_density_los": _column_density_los,
     "density_voids": _density_voids,
     "minkowski_log": _minkowski_log,
+    **STOKES,
 }
 
 
@@ -169,5 +229,20 @@ def check_names(names: Sequence[str], where: str) -> None:
 
 
 def battery(names: Sequence[str], grid: Grid, reference: Tensor, m: Measurement) -> list[Statistic]:
-    """The statistics of these names, their bins and thresholds set by the reference of one cosmology."""
-    return [statistic for name in names for statistic in BATTERY[name](grid, reference, m)]
+    """The statistics of these names, their bins and thresholds set by the reference of one cosmology.
+
+    Of fields of I, Q and U those in ``STOKES`` are of all three, all others of I. TT is ``power``.
+
+    Raises:
+        InputError: for fields that are neither of one channel nor of three.
+    """
+    check_channels(reference)
+    found: list[Statistic] = []
+    for name in names:
+        if reference.shape[1] == 1:
+            found += [] if name in STOKES else BATTERY[name](grid, reference, m)
+        elif name in STOKES:
+            found += STOKES[name](grid, reference, m)
+        else:
+            found += of_map(BATTERY[name](grid, intensity(reference), m), intensity)
+    return found

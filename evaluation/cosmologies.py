@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +35,11 @@ class Cosmology:
     reference: Sample
     samples: dict[str, Sample]
     by_maps: bool
+
+    def first_channel(self) -> Cosmology:
+        """The same of the intensity alone, for what takes one channel."""
+        samples = {name: s.first_channel() for name, s in self.samples.items()}
+        return replace(self, reference=self.reference.first_channel(), samples=samples)
 
     @property
     def n_simulations(self) -> int:
@@ -127,10 +132,15 @@ def _order(region: str) -> tuple[int, str]:
 
 def _check(name: str, file: FieldFile, reference: FieldFile) -> None:
     values = file.values
-    if values.ndim != reference.grid.dim + 2 or values.shape[1] != 1:
+    if values.ndim != reference.grid.dim + 2 or values.shape[1] not in (1, 3):
         raise InputError(
-            f"{name} must hold maps of one channel, (N, 1, *grid), got shape {tuple(values.shape)}; "
-            "write one channel to a file of its own"
+            f"{name} must hold maps of one channel, (N, 1, *grid), or of I, Q and U, (N, 3, *grid), got "
+            f"shape {tuple(values.shape)}; write one channel to a file of its own"
+        )
+    if values.shape[1] != reference.values.shape[1]:
+        raise InputError(
+            f"{name} holds {values.shape[1]} channels and the reference {reference.values.shape[1]}; "
+            "give both of I alone, or both of I, Q and U"
         )
     if file.grid != reference.grid or tuple(values.shape[2:]) != reference.grid.shape:
         raise InputError(

@@ -18,6 +18,7 @@ from evaluation.ks import pixel_cdf, pixel_ks_measured, pixel_levels
 from evaluation.literature import LiteratureTests, literature_tests
 from evaluation.residuals import PowerError, Residual, power_error, residual
 from evaluation.spread import spread
+from evaluation.stokes import intensity
 from evaluation.thresholds import Thresholds
 from evaluation.verdict import FAMILIES
 from gen.fields import Grid
@@ -63,20 +64,24 @@ class Ruler:
     @classmethod
     def of(cls, grid: Grid, reference: torch.Tensor, t: Thresholds) -> Ruler:
         return cls(
-            battery(t.statistics, grid, reference, t.measurement), pixel_levels(reference_pixels(reference))
+            battery(t.statistics, grid, reference, t.measurement),
+            pixel_levels(reference_pixels(intensity(reference))),
         )
 
 
 def measure_block(ruler: Ruler, values: torch.Tensor) -> dict[str, np.ndarray]:
     """``(B, n_bins)`` of every statistic by name, and of the pixels' distribution."""
     found = {name: m.vectors for name, m in measure(ruler.statistics, Sample(values)).items()}
-    return {**found, PIXELS: pixel_cdf(values, ruler.levels)}
+    return {**found, PIXELS: pixel_cdf(intensity(values), ruler.levels)}
 
 
 def measure_all(
     judged: Sequence[Cosmology], names: Sequence[str], grid: Grid, t: Thresholds, executor: Executor | None
 ) -> list[Evaluated]:
-    """Measure all maps of the reference and of every set of samples, a block at a time."""
+    """Measure all maps of the reference and of every set of samples, a block at a time.
+
+    What is judged of the fields themselves later on, and shown, is their first channel.
+    """
     rulers = spread(
         Ruler.of,
         ((grid, few(c.reference.values), t) for c in judged),
@@ -88,7 +93,7 @@ def measure_all(
              for s in (c.reference, *(c.samples[name] for name in names))]  # fmt: skip
     measured = iter(measure_samples(pairs, grid, executor))
     return [
-        Evaluated(c, r.statistics, next(measured), {name: next(measured) for name in names})
+        Evaluated(c.first_channel(), r.statistics, next(measured), {name: next(measured) for name in names})
         for r, c in zip(rulers, judged, strict=True)
     ]
 
@@ -97,7 +102,8 @@ def measure_samples(
     pairs: Sequence[tuple[Ruler, Sample]], grid: Grid, executor: Executor | None
 ) -> list[dict[str, Measured]]:
     """Every sample by its ruler, a block of fields at a time."""
-    rows = max(1, BLOCK // (4 * grid.n_cells))
+    channels = max((s.values.shape[1] for _, s in pairs), default=1)
+    rows = max(1, BLOCK // (4 * channels * grid.n_cells))
     blocks = [(i, start) for i, (_, s) in enumerate(pairs) for start in range(0, len(s), rows)]
     tasks = ((pairs[i][0], own_copy(pairs[i][1].values, start, start + rows)) for i, start in blocks)
     sizes = [min(rows, len(pairs[i][1]) - start) for i, start in blocks]

@@ -23,7 +23,7 @@ def headline(
 
     ``power_error`` is the worst over the cosmologies of the largest error of any bin, ``power_error_mean``
     the mean over cosmologies and bins; ``excess[s]`` holds ``mean``, ``worst`` and ``null`` (16-84 % of a
-    perfect emulator). ``motion`` lists demands on vectors of displaced particles.
+    perfect emulator). ``pairs`` lists demands on fields made for given conditions.
     """
     rows = []
     for region in dict.fromkeys(e.cosmology.region for e in evaluated):
@@ -49,7 +49,7 @@ def headline(
                 "power_error_floor": float(np.mean([p.floor for p in errors])),
                 "power_state": _worst_state([d for d in asked if d.quantity == "power error"]),
                 "excess": {s: _excess(here, name, s, asked) for s in here[0].comparisons[name]},
-                "motion": [d.to_dict() for d in asked if not d.letter],
+                "pairs": [d.to_dict() for d in asked if not d.letter],
                 "n_differs": sum(w.differs for w in mine),
                 "n_words": len(mine),
                 "n_ks_rejected": sum(w.n_rejected for w in mine),

@@ -24,6 +24,13 @@ TITLES = {
     "column_density_los": "column densities, line of sight",
     "multipole_2": "quadrupole",
     "multipole_4": "hexadecapole",
+    **{name: f"{name} spectrum" for name in ("EE", "BB", "TE")},
+    "r_TE": "TE correlation",
+    "pdf_P": "PDF of $P$",
+    **{f"V{i}_P": f"Minkowski functional $V_{i}$ of $P$" for i in range(3)},
+    "polarisation_fraction": "polarisation fraction",
+    "polarisation_angle": "polarisation angle",
+    "angle_dispersion": "dispersion of angles",
     **{f"three_point_{ell}": rf"three-point multipole $\ell = {ell}$" for ell in range(9)},
     **{f"V{i}": f"Minkowski functional $V_{i}$" for i in range(4)},
 }
@@ -46,16 +53,27 @@ SHORT = {
     "column_density_los": "$f(N)$",
     "multipole_2": "$P_2$",
     "multipole_4": "$P_4$",
+    "r_TE": "$r^{TE}$",
+    "pdf_P": "PDF $P$",
+    **{f"V{i}_P": f"$V_{i}(P)$" for i in range(3)},
+    "polarisation_fraction": "$p$",
+    "polarisation_angle": r"$\psi$",
+    "angle_dispersion": r"$\mathcal{S}$",
     **{f"three_point_{ell}": rf"$\zeta_{ell}$" for ell in range(9)},
     **{f"V{i}": f"$V_{i}$" for i in range(4)},
 }
 SCALES = ("smoothed_variance", "smoothed_skewness", "smoothed_kurtosis", "void_sizes", "void_count")
 ABSCISSAE = {
     "column": "column density $N$",
+    "pdf_P": "$P$",
+    "polarisation_fraction": "$p = P / I$",
+    "polarisation_angle": r"$\psi$ [deg]",
+    "angle_dispersion": r"$\mathcal{S}$ [deg]",
     "rad": r"angle $\theta$ [rad]",
     "pair of shells": "pair of shells",
     "multipole": r"multipole $\ell$",
     "h/Mpc": r"$k$ [$h$ Mpc$^{-1}$]",
     "sigma": r"threshold $\nu$ [$\sigma$]",
 }
+DENSITIES = ("pdf", "pdf_P", "polarisation_fraction")  # drawn logarithmically
 RESIDUALS = {"mean": "ratio $-$ 1 [%]", "peak": r"$\Delta$ [% of peak]"}

@@ -16,8 +16,10 @@ import numpy as np
 from scipy.special import kolmogorov
 
 from evaluation.base import Measured
+from evaluation.overlap import overlap
 
-MINKOWSKI = ("V0", "V1", "V2", "V3")
+N_OVERLAPS = 4  # splits
+MINKOWSKI = ("V0", "V1", "V2", "V3", "V0_P", "V1_P", "V2_P")
 
 
 def ks_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -58,7 +60,11 @@ class ModeCounts:
 
 @dataclass(frozen=True)
 class LiteratureTests:
-    """The seeds' table for one set of samples at one cosmology; ``real_`` is real against real."""
+    """The seeds' table for one set of samples at one cosmology; ``real_`` is real against real.
+
+    ``overlap`` is ForSE's: the area that the distributions of a Minkowski functional over maps share, in the
+    mean over thresholds and functionals, and over the splits; None where there are no functionals.
+    """
 
     n_maps: int
     pixel_D: float
@@ -67,6 +73,8 @@ class LiteratureTests:
     real_pixel_p: float
     fourier: ModeCounts
     minkowski: ModeCounts
+    overlap: float | None
+    real_overlap: float | None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -94,6 +102,7 @@ def literature_tests(
     real_D, real_p = _pooled(real, reference.vectors[second], n_pixels)
     D, p = _pooled(real, samples.vectors[drawn], n_pixels)
     functionals = [name for name in MINKOWSKI if name in measured_reference]
+    shared = _overlaps(functionals, measured_reference, measured_samples, splits[:N_OVERLAPS])
     return LiteratureTests(
         n_maps=n,
         pixel_D=D,
@@ -102,6 +111,8 @@ def literature_tests(
         real_pixel_p=real_p,
         fourier=_count(["power"], measured_reference, measured_samples, splits),
         minkowski=_count(functionals, measured_reference, measured_samples, splits),
+        overlap=shared[0],
+        real_overlap=shared[1],
     )
 
 
@@ -131,6 +142,22 @@ def _count(
         null = ks_probability(ks_distance(real[first], real[second]), n, n)
         counts += [(p > 0.05).sum(), (p > 0.995).sum(), (null > 0.05).sum(), (null > 0.995).sum()]
     return ModeCounts(real.shape[1], *(float(c) for c in counts / len(splits)))
+
+
+def _overlaps(
+    names: list[str], reference: Mapping[str, Measured], samples: Mapping[str, Measured], splits: list[Split]
+) -> tuple[float | None, float | None]:
+    """Of samples with one half of the reference, and of the other half with it, at the same numbers."""
+    if not names:
+        return None, None
+    real = np.concatenate([reference[name].vectors for name in names], axis=1)
+    made = np.concatenate([samples[name].vectors for name in names], axis=1)
+    found = [
+        (overlap(real[first], made[drawn]).mean(), overlap(real[first], real[second]).mean())
+        for first, second, drawn in splits
+    ]
+    mine, null = np.mean(found, axis=0)
+    return float(mine), float(null)
 
 
 def _pooled(a: np.ndarray, b: np.ndarray, n_pixels: int) -> tuple[float, float]:

@@ -62,17 +62,14 @@ class LogBins:
     def density(self, values: Tensor) -> Tensor:
         """``(B, n)`` values -> ``(B, n_bins)`` their share per decade [1/dex], but for zeros the share."""
         rows = values.detach().cpu().numpy()
-        # bins hold low <= x < high; those at the ends take all that is left
-        inner = self.edges[1:-1].astype(rows.dtype)
-        below = np.zeros((len(rows), len(self.edges) + 1))
-        for found, x in zip(below, rows, strict=True):
-            ordered = np.sort(x)
-            found[1] = np.searchsorted(ordered, 0, side="right") if self.zero else 0
-            found[2:-1] = np.searchsorted(ordered, inner)
-        below[:, -1] = rows.shape[1]
-        share = np.diff(below) / rows.shape[1]
-        share[:, 1:] *= self.per_decade
-        return torch.from_numpy(share if self.zero else share[:, 1:]).to(values.device)
+        edges = self.edges.astype(rows.dtype)
+        edges[0], edges[-1] = -np.inf, np.inf  # the bins at the ends take all that is left
+        if self.zero:
+            least = np.nextafter(np.zeros((), rows.dtype), np.ones((), rows.dtype))
+            edges = np.concatenate([edges[:1], [least], edges[1:]])
+        share = np.stack([np.histogram(x, edges)[0] for x in rows]) / rows.shape[1]
+        share[:, int(self.zero) :] *= self.per_decade
+        return torch.from_numpy(share).to(values.device)
 
 
 class LogPDF:

@@ -11,7 +11,7 @@ from evaluation import plots
 from evaluation.base import few
 from evaluation.conditional import Conditional
 from evaluation.evaluate import Evaluated
-from evaluation.labels import ABSCISSAE, RESIDUALS, SCALES, SHORT, TITLES
+from evaluation.labels import ABSCISSAE, DENSITIES, RESIDUALS, SCALES, SHORT, TITLES
 from evaluation.page_filters import environment
 from evaluation.paired import PairedErrors
 from evaluation.thresholds import Thresholds
@@ -80,7 +80,7 @@ def _panels(e: Evaluated, styles: dict[str, plots.Look], field: Mapping[str, Any
                 unit=_abscissa(s, c.unit, field),
                 x=c.abscissa,
                 log_x=c.log,
-                log_y=c.log or s == "pdf",
+                log_y=c.log or s in DENSITIES,
                 reference=c.reference_mean,
                 low=r.low,
                 high=r.high,
@@ -96,6 +96,8 @@ def _panels(e: Evaluated, styles: dict[str, plots.Look], field: Mapping[str, Any
 
 
 def _abscissa(statistic: str, unit: str, field: Mapping[str, Any]) -> str:
+    if statistic in ABSCISSAE:
+        return ABSCISSAE[statistic]
     if statistic in ("pdf", "log_pdf"):
         return plots.text(
             field["name"] if field["unit"] in ("", "1") else f"{field['name']} [{field['unit']}]"

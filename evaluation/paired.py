@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from evaluation.base import Sample, strata_of
+from evaluation.large_scales import large_scale_columns
 from evaluation.pairs import PairedPower, measure_pairs
 from evaluation.power import PowerSpectrum
 from evaluation.resampling import Boxes, bootstrap_weights
@@ -77,6 +78,8 @@ class PairedErrors:
     bootstrap errors over simulations. ``variety``, of random sets: the power of the difference of two
     realisations over that of one and the truth. Of the right law given the conditions it is 1, for the truth
     is then one more realisation; less says that realisations are too alike, 0 that they are all one.
+    ``large_scales``, where asked for: rms difference of smoothed fields over the scatter of the true ones,
+    in the mean square over channels. Spectra are of the first channel.
     """
 
     region: str
@@ -90,6 +93,8 @@ class PairedErrors:
     stochasticity_std: np.ndarray
     variety: np.ndarray | None = None
     variety_std: np.ndarray | None = None
+    large_scales: float | None = None
+    large_scales_std: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -102,10 +107,12 @@ def judge_pairs(
     pairing: Pairing | None = None,
     seed: int = 0,
     baseline: str | None = None,
+    beam: float | None = None,
 ) -> list[PairedErrors]:
     """Row i of every set was made for the initial conditions of row i of the reference.
 
-    Errors of vectors are also given in units of the ``baseline``'s, unless it is random.
+    Errors of vectors are also given in units of the ``baseline``'s, unless it is random; those of large
+    scales after smoothing to a ``beam`` (``large_scales``).
 
     Raises:
         InputError: for sets of another number of fields.
@@ -124,16 +131,18 @@ def judge_pairs(
     found = []
     for region in regions:
         rows = np.flatnonzero(named == region)
-        truth = Sample(reference.values[rows], simulation[rows], stratum[rows])
+        true = reference.values[rows]
+        truth = Sample(true[:, :1], simulation[rows], stratum[rows])
         for name, file in samples.items():
-            power = measure_pairs(spectrum, file.values[rows], truth)
+            values = file.values[rows]
+            power = measure_pairs(spectrum, values[:, :1], truth)
             errors = tuple(_error(m, name, over, rows, power, seed) for m in pairing.motions)
             transfer, stochasticity = power.transfer(seed=seed), power.stochasticity(seed=seed)
             twin = pairing.twins.get(name)
             variety = (None, None)
             if twin is not None:
-                pair = file.values[rows], twin[rows]
-                variety = _variety(spectrum, pair, truth.values[:], power, seed)
+                variety = _variety(spectrum, (values[:, :1], twin[rows][:, :1]), true[:, :1], power, seed)
+            columns = None if beam is None else large_scale_columns(reference.grid, values, true, beam)
             found.append(
                 PairedErrors(
                     region,
@@ -146,6 +155,7 @@ def judge_pairs(
                     stochasticity.mean,
                     stochasticity.std,
                     *variety,
+                    *((None, None) if columns is None else _kept(columns.numpy(), power, seed)),
                 )
             )
     return found
@@ -160,6 +170,13 @@ def _error(
     size, error, *other = _resampled(columns, like, seed).mean(1).T
     found = [(x[0], x[1:].std()) for x in (error, error / size, *(error / x for x in other))]
     return Error(motion.name, motion.unit, *(float(x) for pair in found for x in pair))
+
+
+def _kept(columns: np.ndarray, like: PairedPower, seed: int) -> tuple[float, float]:
+    means = _resampled(columns, like, seed).mean(1)
+    wrong, size = np.split(means, 2, axis=1)
+    rms = np.sqrt((wrong / size).mean(1))
+    return float(rms[0]), float(rms[1:].std())
 
 
 def _variety(

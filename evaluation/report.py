@@ -33,7 +33,7 @@ from evaluation.verdict import (
     Standing,
     Word,
     excess_demands,
-    motion_demands,
+    pair_demands,
     power_demand,
     standing,
     words,
@@ -106,14 +106,16 @@ def report(
     judged = cosmologies(samples, reference)
     evaluated = evaluate(judged, names, grid, t, seed, executor)
     judgement = _judge(evaluated, names, baseline, t)
-    trained_on = None if training is None else Sample(training.values, training.simulation)
+    trained_on = None if training is None else Sample(training.values, training.simulation).first_channel()
     judgement.joint = judge_regions(evaluated, names, grid, t, trained_on, seed, executor)
     judgement.together = together(evaluated, judgement.joint, names, t.significance)
     if paired is not None:
-        judgement.paired = judge_pairs(samples, reference, regions(evaluated), paired, seed, baseline)
-        judgement.demands += motion_demands(judgement.paired, t)
+        beam = None if t.large_scales is None else t.large_scales.beam
+        judgement.paired = judge_pairs(samples, reference, regions(evaluated), paired, seed, baseline, beam)
+        judgement.demands += pair_demands(judgement.paired, t)
     else:
         many = judged if over_parameters is None else cosmologies(*over_parameters)
+        many = [c.first_channel() for c in many]
         limits = _limits(reference, provenance)
         known = provenance.get("training_params")
         judgement.conditional = across(many, names, grid, t, known, limits, seed, executor)

@@ -20,6 +20,12 @@ RATIOS = (
     "bispectrum",
     "scattering",
     "log_pdf",
+    "EE",
+    "BB",
+    "pdf_P",
+    "polarisation_fraction",
+    "polarisation_angle",
+    "angle_dispersion",
     "column_density",
     "column_density_los",
 )  # every bin is filled: judged bin by bin; others by their own peak

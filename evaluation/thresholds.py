@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 
@@ -32,6 +33,20 @@ class PowerThresholds:
     k_max: float
     error: float
     aim: float
+
+
+@dataclass(frozen=True)
+class LargeScales:
+    """What fields that were made from large scales must keep of them.
+
+    Args:
+        beam: full width at half maximum of the Gaussian that made and true fields are smoothed by, that of
+            the large scales given [arcmin] on the sky, else [unit of the grid].
+        error: largest rms difference over a region, in units of the scatter of the true smoothed fields.
+    """
+
+    beam: float
+    error: float
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,7 @@ class Thresholds:
         name: of the file, and ``sha256`` of its bytes, so that a report says what it was judged by.
         motion: by vectors of displaced particles ("position", "velocity"), the largest allowed mean error
             over a region in units of the baseline's; may be left out.
+        large_scales: how well they are kept by fields that were made from them; may be left out.
     """
 
     power: PowerThresholds
@@ -79,6 +95,7 @@ class Thresholds:
     name: str = field(default="", metadata={"given": True})
     sha256: str = field(default="", metadata={"given": True})
     motion: dict[str, float] = field(default_factory=dict)
+    large_scales: LargeScales | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -142,6 +159,8 @@ def _record(kind: type[T], content: object, where: str, given: Mapping[str, Any]
 
 
 def _value(kind: Any, content: object, where: str) -> Any:
+    if isinstance(kind, UnionType):  # a record that may be left out
+        kind = next(k for k in get_args(kind) if k is not type(None))
     if is_dataclass(kind) and isinstance(kind, type):
         return _record(kind, content, where)
     if kind is int:
@@ -163,6 +182,7 @@ def _value(kind: Any, content: object, where: str) -> Any:
 
 def _check(t: Thresholds, where: str) -> None:
     m = t.measurement
+    asked = {} if t.large_scales is None else asdict(t.large_scales)
     check_names(t.statistics, where)
     for name in t.motion:
         if name not in MOTIONS:
@@ -183,6 +203,7 @@ def _check(t: Thresholds, where: str) -> None:
         ("measurement.n_splits", m.n_splits, 20, 1_000_000),
         ("measurement.classifier_steps", m.classifier_steps, 1, 1_000_000),
         *((f"excess.{name}", value, 0, math.inf) for name, value in t.excess.items()),
+        *((f"large_scales.{name}", value, 0, math.inf) for name, value in asked.items()),
         *((f"motion.{name}", value, 0, math.inf) for name, value in t.motion.items()),
     ]
     for name, value, low, high in ranges:

@@ -67,17 +67,20 @@ def excess_demands(
     return found
 
 
-def motion_demands(paired: Sequence[PairedErrors], t: Thresholds) -> list[Demand]:
-    """Errors of vectors in units of the baseline's, region by region; two standard errors decide a miss."""
+def pair_demands(paired: Sequence[PairedErrors], t: Thresholds) -> list[Demand]:
+    """Vectors in units of the baseline's, and large scales, by region; two standard errors decide a miss."""
     found = []
     for row in paired:
-        for e in row.errors:
-            if e.name in t.motion and e.of_baseline is not None and e.of_baseline_std is not None:
-                low, high = (e.of_baseline + sign * 2 * e.of_baseline_std for sign in (-1, 1))
-                state = _state(e.of_baseline, low, e.of_baseline_std, t.motion[e.name])
-                quantity, threshold = f"{e.name} error", t.motion[e.name]
+        asked = [(f"{e.name} error", e.of_baseline, e.of_baseline_std, t.motion[e.name])
+                 for e in row.errors if e.name in t.motion]  # fmt: skip
+        if t.large_scales is not None:
+            asked.append(("large scales", row.large_scales, row.large_scales_std, t.large_scales.error))
+        for quantity, value, std, threshold in asked:
+            if value is not None and std is not None:
+                low, high = value - 2 * std, value + 2 * std
+                state = _state(value, low, std, threshold)
                 found.append(
-                    Demand("", row.region, row.samples, quantity, e.of_baseline, low, high, threshold, state)
+                    Demand("", row.region, row.samples, quantity, value, low, high, threshold, state)
                 )
     return found
 
@@ -283,5 +286,14 @@ NAMES = {
     "column_density_los": "column densities",
     "multipole_2": "the quadrupole",
     "multipole_4": "the hexadecapole",
+    "TE": "the TE spectrum",
+    "EE": "the EE spectrum",
+    "BB": "the BB spectrum",
+    "r_TE": "the TE correlation",
+    "pdf_P": "the PDF of P",
+    **{f"V{i}_P": f"V{'₀₁₂'[i]} of P" for i in range(3)},
+    "polarisation_fraction": "the polarisation fraction",
+    "polarisation_angle": "polarisation angles",
+    "angle_dispersion": "the dispersion of angles",
     **{f"three_point_{ell}": f"three-point multipole {ell}" for ell in range(9)},
 }

@@ -12,7 +12,7 @@ import yaml
 from report_fields import INTERIOR, OUTSIDE, file_of, grid_of, thresholds, with_changes
 
 from evaluation.paired import Motion, Pairing, judge_pairs
-from evaluation.verdict import MET, MISSED, UNDECIDED, motion_demands
+from evaluation.verdict import MET, MISSED, UNDECIDED, pair_demands
 from gen import checkpoint
 from gen.cli import main
 from gen.emulators.displacement import Displacement
@@ -88,9 +88,9 @@ def test_position_errors_are_judged_in_units_of_the_baselines() -> None:
     value, std = ratio["near"]
     assert value is not None and std is not None
     asked = thresholds(motion={"position": value - std})
-    states = {d.samples: d.state for d in motion_demands(rows, asked)}
+    states = {d.samples: d.state for d in pair_demands(rows, asked)}
     assert states == {"good": MET, "near": UNDECIDED, "bad": MISSED, "2LPT": MISSED}
-    assert not motion_demands(rows, thresholds()), "nothing is demanded unless the file says so"
+    assert not pair_demands(rows, thresholds()), "nothing is demanded unless the file says so"
 
 
 def test_of_a_random_baseline_no_motion_is_demanded() -> None:
@@ -102,7 +102,7 @@ def test_of_a_random_baseline_no_motion_is_demanded() -> None:
     pairing = Pairing([motion], {"drawn": torch.randn(12, 1, 8, 8, 8)})
     rows = judge_pairs({"net": true, "drawn": true}, true, ["interior"], pairing, baseline="drawn")
     assert all(row.errors[0].of_baseline is None for row in rows)
-    assert not motion_demands(rows, thresholds(motion={"position": 0.1}))
+    assert not pair_demands(rows, thresholds(motion={"position": 0.1}))
 
 
 def test_sets_of_other_length_do_not_pair() -> None:

@@ -15,7 +15,7 @@ import torch
 from report_fields import INTERIOR, OUTSIDE, file_of, grid_of, thresholds, with_changes
 
 from evaluation import report as report_module
-from evaluation.battery import BATTERY
+from evaluation.battery import BATTERY, STOKES
 from evaluation.report import report, restricted
 from evaluation.thresholds import load_thresholds
 from gen.errors import InputError
@@ -423,7 +423,9 @@ def test_provenance_must_be_data(tmp_path, small):
 def test_the_thorough_report_measures_all_there_is(tmp_path, dim, n):
     grid = grid_of(n, dim, periodic=dim == 3)
     t = replace(thresholds(), statistics=load_thresholds("recipes/reports/thorough.yaml").statistics)
-    assert set(t.statistics) == set(BATTERY)
+    # others are of boxes that span decades, or of I, Q and U
+    others = load_thresholds("recipes/reports/hi.yaml").statistics
+    assert {*BATTERY} == {*t.statistics, *others, *STOKES, "column_density_los"}
     reference, same, louder = (
         file_of(grid, [INTERIOR], 24, seed, per_box=boxes, amplitude=gain)
         for seed, boxes, gain in ((1, 4, 1.0), (2, 1, 1.0), (3, 1, 1.3))
