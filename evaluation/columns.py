@@ -28,8 +28,8 @@ def columns(grid: Grid, values: Tensor, axes: Sequence[int]) -> Tensor:
             f"column densities are taken along axes among 0, 1 and 2 of a 3D grid, got {list(axes)} of "
             f"{grid.dim} axes"
         )
-    x = on_grid(values, grid)
-    return torch.cat([x.sum(a + 1, dtype=torch.float64).flatten(1) * grid.spacing[a] for a in axes], dim=1)
+    x = on_grid(values, grid).double()
+    return torch.cat([x.sum(a + 1).flatten(1) * grid.spacing[a] for a in axes], dim=1)
 
 
 class ColumnDensity:

@@ -35,7 +35,10 @@ CASES: dict[str, list[Callable[[], Case]]] = {
         lambda: two_points.polarisation(256, 16, "tapered"),
         lambda: two_points.polarisation(256, 16, "pure"),
     ],
+    "multipoles": [lambda: two_points.multipoles(64, 2)],
+    "angles": [lambda: two_points.angle_dispersion(128, 8)],
     "pdf": [lambda: one_point.pdf(256, 2, 16), lambda: one_point.pdf(64, 3, 2)],
+    "decades": [lambda: one_point.log_pdf(64, 2), lambda: one_point.column_density(64, 2)],
     "moments": [
         lambda: one_point.moments(256, 2, 16),
         lambda: one_point.smoothed_moments(256, 2, 16),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from powerbox import get_power
 from torch import Tensor
 
 from benchmarks.statistics.fields import cube, white
-from benchmarks.statistics.table import Case, Peer, size
+from benchmarks.statistics.table import Case, Peer, optional, size
+from evaluation.dust import AngleDispersion
+from evaluation.multipoles import Multipoles
 from evaluation.pairs import PairedSpectra
 from evaluation.polarisation import Polarisation
 from evaluation.power import PowerSpectrum
@@ -79,6 +82,69 @@ def pairs(n: int, dim: int, maps: int) -> Case:
             Peer("2 bare torch.fft.rfftn", transforms(x, 2), maps),
         ],
     )
+
+
+def multipoles_by_numpy(grid: Grid, edges: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """P_0, P_2 and P_4 of a box: the least-squares fit to the modes of each shell, shell by shell."""
+    k = [2 * math.pi * np.fft.fftfreq(m, s / m) for m, s in zip(grid.shape, grid.k_sides, strict=True)]
+    length = np.sqrt(sum(q**2 for q in np.meshgrid(*k, indexing="ij", sparse=True)))
+    mu = np.divide(k[2], length, out=np.zeros_like(length), where=length > 0)
+    shell = np.digitize(length, edges).ravel()
+    fits = []
+    for b in range(1, len(edges)):
+        mine = np.flatnonzero((shell == b) & (length.ravel() > 0))
+        basis = [np.polynomial.legendre.Legendre.basis(ell)(mu.ravel()[mine]) for ell in (0, 2, 4)]
+        fits.append((mine, np.linalg.pinv(np.stack(basis, axis=1))))
+    norm = math.prod(grid.k_sides) / grid.n_cells**2
+
+    def multipoles(x: np.ndarray) -> np.ndarray:
+        power = np.abs(np.fft.fftn(x - x.mean())).ravel() ** 2 * norm
+        return np.stack([fit @ power[mine] for mine, fit in fits], axis=1)
+
+    return multipoles
+
+
+def multipoles(n: int, maps: int) -> Case:
+    grid = cube(n, 3)
+    x = white(grid, maps)
+    ours, first = Multipoles(grid), x[0, 0].numpy()
+    by_numpy = multipoles_by_numpy(grid, ours.spectrum.edges)
+    library = optional("Pk_library")
+    pylians = None
+    if library is not None:
+        pylians = partial(library.Pk, first, grid.box_size[0], axis=2, MAS="None", threads=1, verbose=False)
+    peers = [
+        Peer("numpy.fft.fftn, fit by shell", lambda: by_numpy(first), 1,
+             lambda: (ours(x[:1])[0], by_numpy(first))),
+        Peer("Pylians Pk, plain sums of Legendre", pylians),
+        Peer("bare torch.fft.rfftn", transforms(x, 1), maps),
+    ]  # fmt: skip
+    return Case("P_0, P_2, P_4", size(grid.shape, maps), lambda: ours(x), maps, peers)
+
+
+def dispersion_by_numpy(dispersion: AngleDispersion) -> Callable[[np.ndarray], np.ndarray]:
+    """S of one periodic patch, differences of angles brought to (-90, 90] step by step."""
+
+    def of(iqu: np.ndarray) -> np.ndarray:
+        psi = np.arctan2(iqu[2], iqu[1]) / 2
+        total = np.zeros_like(psi)
+        for step in dispersion.steps:
+            d = np.roll(psi, step, (0, 1)) - psi
+            total += (d - np.pi * np.rint(d / np.pi)) ** 2
+        return np.degrees(np.sqrt(total / len(dispersion.steps)))
+
+    return of
+
+
+def angle_dispersion(n: int, maps: int) -> Case:
+    grid = cube(n, 2)
+    x = white(grid, maps, 3)
+    ours, first = AngleDispersion(grid, 4.0), x[0].numpy()
+    by_numpy = dispersion_by_numpy(ours)
+    peer = Peer(
+        "numpy.roll of angles", lambda: by_numpy(first), 1, lambda: (ours(x[:1])[0, 0], by_numpy(first))
+    )
+    return Case("dispersion of angles", size(grid.shape, maps), lambda: ours(x), maps, [peer])
 
 
 def e_and_b_by_numpy(grid: Grid, edges: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
