@@ -17,6 +17,7 @@ from gen.data.simulated import Simulated
 from gen.emulators.base import Emulator
 from gen.emulators.copula import Copula
 from gen.fields import Grid, ParameterSpace
+from gen.simulate.hi import UNIT as HI_UNIT
 from gen.simulate.nbody_pairs import Layout
 from gen.simulate.recipe import MapSource, read_recipe
 from gen.training.base import TrainingRecipe, train
@@ -54,7 +55,7 @@ def boxes(grid: Grid, space: ParameterSpace, layout: Layout) -> SimulationSet:
 
     def fill(grid: Grid, channels: int, seed: int, unit: str) -> torch.Tensor:
         fields = stand_in(grid, space).values
-        if unit == "1":
+        if unit in ("1", HI_UNIT):
             return fields - fields.amin(tuple(range(1, fields.ndim)), keepdim=True) + 0.1
         mixing = torch.randn(channels, generator=torch.Generator().manual_seed(seed))
         return torch.einsum("nbxyz,c->ncxyz", fields, 100 * mixing)

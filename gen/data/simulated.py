@@ -69,11 +69,13 @@ def _stand_in(recipe: SimulationRecipe) -> SimulationRecipe:
     if isinstance(source, NBody | Lognormal):
         source, training = Lognormal(), Training(8, 2, 8, 4)
     elif isinstance(source, Dust):
-        source = replace(source, depth=4)
+        source, training = replace(source, depth=4), Training(4, 2, 1, 4)
     elif isinstance(source, Galaxies):  # second order makes no halos
         source, training = replace(source, steps=2), Training(4, 2, 1, 4)
     elif isinstance(source, HI):
-        source, training = replace(source, steps=2, mesh_factor=1), Training(4, 2, 1, 4)
+        few = min(source.oversampling, max(1, 64 // recipe.grid.shape[0]))
+        source = replace(source, steps=2, mesh_factor=1, oversampling=few)
+        training = Training(4, 2, 1, 4)
     elif isinstance(source, Density | SuperResolution | SuperResolutionSlab):
         source = replace(source, steps=0, oversampling=1)
     else:

@@ -72,6 +72,11 @@ class Copula(Emulator):
     What it cannot know is morphology: its level sets are those of a Gaussian field. On a grid that is not
     periodic, g is drawn on a larger torus and cut, so that opposite edges are independent and the map's
     mean fluctuates as it should. Works in 2D and 3D, at any number of cells of the fitted spacing.
+
+    Args:
+        n_k: nodes of P_G in wavenumber.
+        logarithmic: take the two-point function, and interpolate the one-point law, of the logarithm: for
+            positive fields that span decades, of which the field's own two-point function says little.
     """
 
     def __init__(
@@ -82,15 +87,18 @@ class Copula(Emulator):
         unit: str = "1",
         degree: int = 3,
         n_k: int = 24,
+        *,
+        logarithmic: bool = False,
     ) -> None:
         super().__init__(grid, space, field, unit)
-        self.degree, self.n_k = degree, n_k
-        self.marginal = Marginal(space, degree=degree)
+        self.degree, self.n_k, self.logarithmic = degree, n_k, logarithmic
+        self.marginal = Marginal(space, degree=degree, logarithmic=logarithmic)
         self.log_power = Polynomial(space, n_k, degree)
         self.nodes = nn.Buffer(self._torus().nodes(n_k).float())
 
     def to_config(self) -> dict[str, Any]:
-        return {**self._base_config(), "degree": self.degree, "n_k": self.n_k}
+        own = {"degree": self.degree, "n_k": self.n_k, "logarithmic": self.logarithmic}
+        return {**self._base_config(), **own}
 
     def _torus(self, shape: Sequence[int] | None = None, margin: int = 0) -> _Torus:
         """The periodic lattice on which fields of ``shape`` are drawn."""
@@ -103,18 +111,25 @@ class Copula(Emulator):
         """Measure the one- and two-point laws at each cosmology of ``data``, then interpolate.
 
         Raises:
-            InputError: for fields of several channels or of another shape than the grid's.
+            InputError: for fields of several channels or of another shape than the grid's, and for values of
+                which there is no logarithm.
         """
         if data.values.shape[1:] != (1, *self.grid.shape):
             raise InputError(
                 f"the copula takes one channel of {self.grid.shape} cells, got {tuple(data.values.shape[1:])}"
+            )
+        if self.logarithmic and not bool((data.values > 0).all()):
+            raise InputError(
+                f"a copula of logarithms needs positive values, {data.name} has some down to "
+                f"{data.values.min():g}; leave out logarithmic"
             )
         cosmologies, group = distinct_rows(data.params.double())
         members = [data.values[group == i] for i in range(len(cosmologies))]
         scores = self.marginal.scores(torch.zeros((), dtype=torch.float64))
         self.marginal.fit(cosmologies, torch.stack([empirical_quantiles(m, scores) for m in members]))
         variance = self.marginal.hermite(cosmologies)
-        spectra = [self._spectrum(m, a2) for m, a2 in zip(members, variance, strict=True)]
+        taken = [m.log() for m in members] if self.logarithmic else members
+        spectra = [self._spectrum(m, a2) for m, a2 in zip(taken, variance, strict=True)]
         self.log_power.fit(cosmologies, torch.stack(spectra))
 
     def _spectrum(self, values: Tensor, a2: Tensor, iterations: int = 8) -> Tensor:

@@ -38,6 +38,8 @@ class CopulaGAN(Emulator):
         margin: cells generated around a field that is not periodic and cut off again.
         summary_weight: weight of the gap between the summaries of generated and real fields
             (``gen.emulators.gap``), 0 for a purely adversarial generator.
+        summary_bin: of ``gen.nets.summaries``, which makes the summaries of volumes several times cheaper.
+        logarithmic: of the copula, for positive fields that span decades.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class CopulaGAN(Emulator):
         critic_norm: Literal["batch", "spectral", "none"] = "none",
         critic_tail: bool = True,
         critic_spectrum: bool = True,
+        summary_bin: float | None = None,
+        logarithmic: bool = False,
     ) -> None:
         super().__init__(grid, space, field, unit)
         self.arguments: dict[str, Any] = {
@@ -69,14 +73,16 @@ class CopulaGAN(Emulator):
             "critic_norm": critic_norm,
             "critic_tail": critic_tail,
             "critic_spectrum": critic_spectrum,
+            "summary_bin": summary_bin,
+            "logarithmic": logarithmic,
         }
         self.noise_channels, self.summary_weight = noise_channels, summary_weight
         self.margin = 0 if grid.periodic else margin
         # Zero padding is seen only by the margin, which is cut off.
         padding = "circular" if grid.periodic else "zeros"
-        self.copula = Copula(grid, space, field, unit, degree)
+        self.copula = Copula(grid, space, field, unit, degree, logarithmic=logarithmic)
         self.generator = UNet(grid.dim, 1 + noise_channels, 1, len(space), widths, padding)
-        self.gap = SummaryGap(grid, space, degree)
+        self.gap = SummaryGap(grid, space, degree, summary_bin)
 
     def to_config(self) -> dict[str, Any]:
         return {**self._base_config(), **self.arguments}

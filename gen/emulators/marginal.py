@@ -18,13 +18,22 @@ class Marginal(nn.Module):
     Piecewise linear between ``n_nodes`` equidistant scores in ``[-reach, reach]``, linear beyond. The
     logarithms of the steps are regressed on the parameters, so that q is increasing everywhere. Both
     directions have gradients with respect to the field and the parameters.
+
+    Args:
+        logarithmic: be piecewise linear in ln q instead, for positive fields that span decades.
     """
 
     def __init__(
-        self, space: ParameterSpace, n_nodes: int = 129, reach: float = 4.25, degree: int = 3
+        self,
+        space: ParameterSpace,
+        n_nodes: int = 129,
+        reach: float = 4.25,
+        degree: int = 3,
+        *,
+        logarithmic: bool = False,
     ) -> None:
         super().__init__()
-        self.n_nodes, self.reach = n_nodes, reach
+        self.n_nodes, self.reach, self.logarithmic = n_nodes, reach, logarithmic
         self.step = 2 * reach / (n_nodes - 1)
         self.shape = Polynomial(space, n_nodes, degree)
 
@@ -34,6 +43,7 @@ class Marginal(nn.Module):
 
     def fit(self, params: Tensor, quantiles: Tensor) -> None:
         """From the quantiles ``(M, n_nodes)`` at the nodes for ``M`` cosmologies."""
+        quantiles = quantiles.log() if self.logarithmic else quantiles
         steps = quantiles.double().diff(dim=-1)
         tiny = 1e-6 * steps.sum(-1, keepdim=True)
         log_steps = torch.maximum(steps, tiny).log()
@@ -42,7 +52,7 @@ class Marginal(nn.Module):
         self.shape.fit(params, torch.cat([middle, log_steps], -1))
 
     def nodes(self, params: Tensor) -> Tensor:
-        """Values at the nodes, ``(B, n_nodes)``."""
+        """q at the nodes, or its logarithm, ``(B, n_nodes)``."""
         middle, log_steps = self.shape(params).split([1, self.n_nodes - 1], -1)
         steps = log_steps.exp()
         climbed = torch.cat([torch.zeros_like(middle), steps.cumsum(-1)], -1)
@@ -60,11 +70,13 @@ class Marginal(nn.Module):
         position = (x.detach() + self.reach) / self.step
         cell = position.floor().clamp(0, self.n_nodes - 2).long()
         offset = x - (cell * self.step - self.reach)
-        return self._interpolate(nodes[:, :-1], nodes.diff(dim=-1) / self.step, offset, cell)
+        made = self._interpolate(nodes[:, :-1], nodes.diff(dim=-1) / self.step, offset, cell)
+        return made.exp() if self.logarithmic else made
 
     def inverse(self, values: Tensor, params: Tensor) -> Tensor:
         """Normal scores of values, the inverse of ``forward``."""
         nodes = self.nodes(params)
+        values = values.log() if self.logarithmic else values
         flat = values.detach().reshape(len(values), -1).contiguous()
         cell = (torch.searchsorted(nodes.detach(), flat) - 1).clamp(0, self.n_nodes - 2)
         slope = self.step / nodes.diff(dim=-1)
@@ -76,10 +88,11 @@ class Marginal(nn.Module):
         """Half the distance between the values at scores -1 and 1, ``(B,)``."""
         nodes, one = self.nodes(params), round(1 / self.step)
         middle = self.n_nodes // 2
-        return (nodes[:, middle + one] - nodes[:, middle - one]) / 2
+        high, low = nodes[:, middle + one], nodes[:, middle - one]
+        return (high.exp() - low.exp()) / 2 if self.logarithmic else (high - low) / 2
 
     def hermite(self, params: Tensor, order: int = 24) -> Tensor:
-        """Variance carried by each Hermite order 1..order, ``a_n^2`` ``(B, order)``, float64.
+        """Variance of q, or of ln q, in each Hermite order 1..order, ``a_n^2`` ``(B, order)``, float64.
 
         For a Gaussian pair of correlation rho, the mapped pair has covariance ``sum_n a_n^2 rho^n``
         (Mehler's formula), with ``a_n = E[q(x) He_n(x)] / sqrt(n!)``.
@@ -88,6 +101,7 @@ class Marginal(nn.Module):
         weight = torch.exp(-0.5 * x**2) / math.sqrt(2 * math.pi) * (x[1] - x[0])
         params = params.double()
         q = self.double_copy()(x.expand(len(params), -1), params)
+        q = q.log() if self.logarithmic else q
         previous, current = torch.ones_like(x), x
         squares = []
         for n in range(1, order + 1):
