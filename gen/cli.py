@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     _report_options(verb("report", _report, "judge checkpoints or files of samples against simulations"))
     _report_options(verb("compare", _compare, "judge several checkpoints on one page, on the same axes"))
     _interrogate_options(
-        verb("interrogate", _interrogate, "ask an emulator of displacements questions with known answers")
+        verb("interrogate", _interrogate, "ask a map between fields questions with known answers")
     )
     board = verb("leaderboard", _leaderboard, "rank the checkpoints of a field by their recorded reports")
     board.add_argument(

@@ -234,7 +234,7 @@ def test_a_ball_has_the_density_of_a_smoothed_ball() -> None:
     sqrt(2) s u = R - r, sqrt(2) s v = R + r, less the mean of the box."""
     radius, s = 12.0, 4.0
     delta = linear_density(collapse.top_hat(BOX, radius, 0.8)[None], BOX)[0].double()
-    r = collapse._from_centre(BOX).norm(dim=0).numpy()
+    r = collapse.from_centre(BOX).norm(dim=0).numpy()
     u, v = (radius - r) / (2**0.5 * s), (radius + r) / (2**0.5 * s)
     ball = (erf(u) + erf(v)) / 2 - s * (np.exp(-(u**2)) - np.exp(-(v**2))) / (r * (2 * math.pi) ** 0.5)
     expected = 0.8 * (ball - 4 / 3 * math.pi * radius**3 / 64**3)
@@ -243,7 +243,7 @@ def test_a_ball_has_the_density_of_a_smoothed_ball() -> None:
 
 
 def test_maps_of_balls_are_held_against_the_exact_solution() -> None:
-    theory, offset = collapse.SphericalCollapse(0.3), collapse._from_centre(BOX)
+    theory, offset = collapse.SphericalCollapse(0.3), collapse.from_centre(BOX)
     square = offset.square().sum(0)
 
     def exact(psi: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""Questions with known answers, put to emulators of displacement: what have they learnt of gravity?"""
+"""Questions with known answers, put to maps between fields: what have they learnt of gravity?"""

@@ -20,6 +20,8 @@ from gen.fields import Grid
 Map = Callable[[Tensor], Tensor]
 Maps = Mapping[str, Map]
 EMULATOR, SECOND_ORDER, FIRST_ORDER, TRUTH = "emulator", "2LPT", "Zel'dovich", "particle mesh"
+CLOSED_FORM = "closed form"
+"""What the emulator starts from, where that is not 2LPT."""
 UNTOLD = "emulator, told the middle"
 """The emulator at the parameters of the middle universe, whatever the universe."""
 

@@ -107,7 +107,7 @@ def top_hat(grid: Grid, radius: float, density: float) -> Tensor:
 
     The rest of the box is as much emptier, or denser, that the mean is zero.
     """
-    offset = _from_centre(grid)
+    offset = from_centre(grid)
     n, spacing = grid.shape[0], grid.spacing[0]
     k = grid.wavenumber()
     x = k * radius
@@ -132,7 +132,7 @@ def count() -> int:
 
 def ask(maps: Maps, grid: Grid, Omega_m: float, a: float) -> Collapse:
     """Put all top-hats to all maps, at scale factor ``a`` of a universe of ``Omega_m``."""
-    theory, offset = SphericalCollapse(Omega_m, a), _from_centre(grid)
+    theory, offset = SphericalCollapse(Omega_m, a), from_centre(grid)
     radii = [r * grid.box_size[0] for r in RADII]
     density, exact = np.zeros((2, len(RADII), len(DENSITIES)))
     ratio = {name: np.zeros_like(exact) for name in maps}
@@ -150,7 +150,7 @@ def ask(maps: Maps, grid: Grid, Omega_m: float, a: float) -> Collapse:
     return Collapse(np.array(radii), density, exact, ratio)
 
 
-def _from_centre(grid: Grid) -> Tensor:
+def from_centre(grid: Grid) -> Tensor:
     """Where particles start, seen from the ball's centre, to the nearest image, ``(3, n, n, n)``."""
     side, spacing = grid.box_size[0], grid.spacing[0]
     centre = side / 2 + spacing * torch.tensor(CENTRE, dtype=torch.float64)[:, None, None, None]

@@ -83,7 +83,7 @@ def ask(maps: Maps, grid: Grid, second_growth: float) -> Coupling:
                 mode = (pair[0], sign * pair[1], 0)
                 along = torch.tensor(mode, dtype=torch.float64) * (fundamental / k)
                 # b sin kq has the coefficient - i b
-                waves[sign][name][row] = -coefficient(answer, mode, grid, along).imag.numpy() / second
+                waves[sign][name][row] = -coefficient(answer, mode, along).imag.numpy() / second
             from_truth[name][row] = rms(answer - answers[TRUTH]).numpy() / np.abs(second)
     return Coupling(
         pairs=found,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.interrogate.asking import EMULATOR, FIRST_ORDER, SECOND_ORDER, TRUTH
+from evaluation.interrogate.asking import TRUTH
 from evaluation.interrogate.collapse import Collapse
 from evaluation.interrogate.coupling import Coupling
 from evaluation.interrogate.saliency import Saliency
@@ -22,7 +22,6 @@ from evaluation.plain import plain
 from gen.io.atomic import replacing
 
 FORMAT = 1
-NAMES = (EMULATOR, SECOND_ORDER, FIRST_ORDER, TRUTH)
 Value = tuple[float, float | None]
 
 
@@ -38,6 +37,11 @@ class Interrogation:
     universes: tuple[Universe, ...]
     symmetry: Symmetry
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the maps that were asked, the truth last."""
+        return tuple(self.waves.asked)
+
 
 @dataclass(frozen=True)
 class Line:
@@ -48,13 +52,22 @@ class Line:
     values: dict[str, Value]
 
 
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """All that is told of an interrogation: what goes into the two files, and the headline."""
+
+    numbers: dict[str, Any]
+    html: str
+    headline: list[Line]
+
+
 def headline(found: Interrogation) -> list[Line]:
     """The numbers that a reader wants first."""
     coupling, across, reach = found.coupling, found.transverse.transverse, found.saliency
     small = int(np.argmin(np.abs(coupling.amplitudes - 0.3)))
-    sums = {name: float(coupling.sum_wave[name][:, small].mean()) for name in NAMES}
+    sums = {name: float(x[:, small].mean()) for name, x in coupling.sum_wave.items()}
     shell = len(across.k) // 2
-    broken = {name: float(np.nanmax(found.symmetry.broken[name])) for name in NAMES}
+    broken = {name: float(np.nanmax(x)) for name, x in found.symmetry.broken.items()}
     return [
         *_accuracy(found),
         *_waves(found.waves),
@@ -78,7 +91,7 @@ def _waves(found: PlaneWaves) -> list[Line]:
     before = found.amplitudes < 1
 
     def percent(key: str, which: np.ndarray) -> dict[str, float]:
-        return {name: 100 * float(getattr(found.asked[name], key)[:, which].mean()) for name in NAMES}
+        return {name: 100 * float(getattr(x, key)[:, which].mean()) for name, x in found.asked.items()}
 
     unit = "% of the wave"
     return [
@@ -101,7 +114,7 @@ def _ball(found: Collapse) -> Line:
 
 def _accuracy(found: Interrogation) -> list[Line]:
     middle, *others = found.universes
-    names = [name for name in NAMES if name != TRUTH]
+    names = [name for name in found.names if name != TRUTH]
     kinds = {
         "random boxes, the middle universe": [middle],
         "random boxes, the others inside the trained range": [u for u in others if u.trained],
@@ -130,7 +143,7 @@ def _line(question: str, unit: str, values: Mapping[str, float]) -> Line:
 def _with_errors(
     values: Mapping[str, np.ndarray], errors: Mapping[str, np.ndarray], i: int
 ) -> dict[str, Value]:
-    return {name: (float(values[name][i]), float(errors[name][i])) for name in NAMES}
+    return {name: (float(x[i]), float(errors[name][i])) for name, x in values.items()}
 
 
 def document(found: Interrogation, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from evaluation import plots
-from evaluation.interrogate.asking import EMULATOR, SECOND_ORDER, TRUTH, UNTOLD
-from evaluation.interrogate.interrogation import NAMES, Interrogation
+from evaluation.interrogate.asking import CLOSED_FORM, EMULATOR, SECOND_ORDER, TRUTH, UNTOLD
+from evaluation.interrogate.interrogation import Interrogation
 from evaluation.interrogate.waves import PROFILES
 from evaluation.page_filters import environment, figure, percent
 from evaluation.page_filters import measured as with_error
@@ -24,31 +24,40 @@ ROUNDING = 1e-5
 
 def page(document: Mapping[str, Any], found: Interrogation) -> str:
     """The whole page of what ``document`` holds. Text is escaped; the figures are SVG inside it."""
-    pages = environment(
-        figure=shown,
-        measured=lambda x, error: shown(x) if _nothing(x) else with_error(x, error),
-        shift=lambda transfer: percent(transfer - 1).replace("-", "−"),
-    )
     k = found.universes[0].k
-    return pages.get_template("interrogate.html.j2").render(
-        d=document,
-        a=document["answers"],
-        names=NAMES,
-        looks=plots.MAP_LOOKS,
-        emulator=EMULATOR,
-        second=SECOND_ORDER,
-        truth=TRUTH,
-        untold=UNTOLD,
-        marks=sorted({int(np.argmin(np.abs(k - mark))) for mark in MARKS}),
-        figures={
-            "waves": plots.waves_figure(found.waves, PROFILES),
-            "coupling": plots.coupling_figure(found.coupling),
-            "transverse": plots.transverse_figure(found.transverse),
-            "collapse": plots.collapse_figure(found.collapse),
-            "saliency": plots.saliency_figure(found.saliency, document["grid"]["box_size"][0]),
-            "universes": plots.universes_figure(found.universes, found.universes[0].params["Omega_m"]),
-        },
+    return (
+        environment(**filters())
+        .get_template("interrogate.html.j2")
+        .render(
+            d=document,
+            a=document["answers"],
+            names=found.names,
+            looks=plots.MAP_LOOKS,
+            emulator=EMULATOR,
+            closed=CLOSED_FORM,
+            second=SECOND_ORDER,
+            truth=TRUTH,
+            untold=UNTOLD,
+            marks=sorted({int(np.argmin(np.abs(k - mark))) for mark in MARKS}),
+            figures={
+                "waves": plots.waves_figure(found.waves, PROFILES),
+                "coupling": plots.coupling_figure(found.coupling),
+                "transverse": plots.transverse_figure(found.transverse),
+                "collapse": plots.collapse_figure(found.collapse),
+                "saliency": plots.saliency_figure(found.saliency, document["grid"]["box_size"][0]),
+                "universes": plots.universes_figure(found.universes, found.universes[0].params["Omega_m"]),
+            },
+        )
     )
+
+
+def filters() -> dict[str, Callable[..., object]]:
+    """How numbers are written on a page of questions."""
+    return {
+        "figure": shown,
+        "measured": lambda x, error: shown(x) if _nothing(x) else with_error(x, error),
+        "shift": lambda transfer: percent(None if transfer is None else transfer - 1).replace("-", "−"),
+    }
 
 
 def shown(x: float | None, digits: int = 2) -> str:

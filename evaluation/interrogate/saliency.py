@@ -92,7 +92,7 @@ def ask(maps: Maps, psi: Tensor, particles: Sequence[Particle], grid: Grid) -> S
                 extra = (found - linear).square().sum(0)
                 pull[name].append(shells.mean((found * towards).sum(0)))
                 added[name].append(shells.mean(extra))
-                reach[name].append(_reach(distance, extra, linear.square().sum()))
+                reach[name].append(within(distance, extra, linear.square().sum()))
                 plane[name].append(found[0, :, :, 0].roll((n // 2, n // 2), (0, 1)).numpy())
     total = len(densities) * len(particles)
     return Saliency(
@@ -122,7 +122,7 @@ class _Shells:
         return (sums / self.count).numpy()
 
 
-def _reach(distance: Tensor, squares: Tensor, scale: Tensor) -> np.ndarray:
+def within(distance: Tensor, squares: Tensor, scale: Tensor) -> np.ndarray:
     """Radii that hold ``SHARES`` of a sum of squares, between cells' distances in order."""
     if squares.sum() <= 1e-8 * scale:
         return np.full(len(SHARES), np.nan)

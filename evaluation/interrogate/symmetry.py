@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,13 @@ TURNS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "axes exchanged": ((0, 2, 1), (1, 1, 1)),
 }
 """Old axis that becomes each new axis, and the sign of each new one. They generate all 48 of the cube."""
+FLAT_TURNS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
+    "quarter turn": ((1, 0), (-1, 1)),
+    "mirror": ((0, 1), (-1, 1)),
+    "inversion": ((0, 1), (-1, -1)),
+    "axes exchanged": ((1, 0), (1, 1)),
+}
+"""The same of the square, which they generate all 8 of."""
 DRIFT = (1.0, -2.0, 0.5)
 """Of the whole box [Mpc/h]."""
 
@@ -51,10 +59,15 @@ def turned(displacement: Tensor, axes: tuple[int, int, int], signs: tuple[int, i
 
     New axis j is old axis ``axes[j]``, reversed if ``signs[j]`` is -1; so are components.
     """
-    flipped = [2 + j for j, s in enumerate(signs) if s < 0]
-    moved = displacement.permute(0, 1, *(2 + a for a in axes)).flip(flipped)
+    moved = turned_cells(displacement, axes, signs)
     sign = displacement.new_tensor(signs, dtype=displacement.dtype)[:, None, None, None]
     return moved[:, list(axes)] * sign
+
+
+def turned_cells(fields: Tensor, axes: Sequence[int], signs: Sequence[int]) -> Tensor:
+    """The same acting on the places alone, of scalars ``(B, C, *shape)``."""
+    flipped = [2 + j for j, s in enumerate(signs) if s < 0]
+    return fields.permute(0, 1, *(2 + a for a in axes)).flip(flipped)
 
 
 def count(factor: int) -> int:
@@ -72,7 +85,7 @@ def ask(maps: Maps, psi: Tensor, grid: Grid, factor: int) -> Symmetry:
         factor: cells along a side of a network's coarsest cell, 1 if it has none.
     """
     steps = sorted({1, factor})
-    names = (*(_cells(s) for s in steps), *TURNS, "uniform drift")
+    names = (*(cells(s) for s in steps), *TURNS, "uniform drift")
     plain = {name: of(psi) for name, of in maps.items()}
     broken = {
         name: np.stack(_broken(of, psi, plain[name], steps, name == TRUTH)) for name, of in maps.items()
@@ -91,7 +104,8 @@ def ask(maps: Maps, psi: Tensor, grid: Grid, factor: int) -> Symmetry:
     )
 
 
-def _cells(n: int) -> str:
+def cells(n: int) -> str:
+    """The name of a translation."""
     return "shift by 1 cell" if n == 1 else f"shift by {n} cells"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,16 +81,19 @@ def measure(fields: Mapping[str, Tensor], grid: Grid, seed: int = 0) -> tuple[Pa
     return found[0], found[1]
 
 
-def shear(maps: Maps, grid: Grid, mode: Mode = SHEAR, slope: float = 0.5) -> dict[str, float]:
-    """rms of what is added to psi_y = (slope / k) sin kx, over its own, for all maps but the truth.
+def shear(
+    maps: Maps, grid: Grid, blind: Collection[str] = (), mode: Mode = SHEAR, slope: float = 0.5
+) -> dict[str, float]:
+    """rms of what is added to psi_y = (slope / k) sin kx, over its own, for all maps that it reaches.
 
     Sheets that slide along themselves change no density, so gravity adds nothing. The simulation is not
-    asked: it starts from a density.
+    asked: it starts from a density, as the ``blind`` maps do.
     """
     k = 2 * torch.pi * mode[0] / grid.box_size[0]
     psi = torch.zeros(1, 3, *grid.shape)
     psi[0, 1] = slope / k * torch.sin(k * places(grid)[0])
-    return {name: float(rms(of(psi) - psi) / rms(psi)) for name, of in maps.items() if name != TRUTH}
+    asked = {name: of for name, of in maps.items() if name not in (TRUTH, *blind)}
+    return {name: float(rms(of(psi) - psi) / rms(psi)) for name, of in asked.items()}
 
 
 def _power(spectrum: PowerSpectrum, a: Tensor, b: Tensor) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +58,16 @@ class Universe:
     displacement: float
     k: np.ndarray
     errors: dict[str, Errors]
+
+
+def around(middle: Mapping[str, float]) -> Iterator[tuple[dict[str, float], float]]:
+    """Parameters of the universes of ``OMEGA_M`` and ``AMPLITUDE`` but the middle, and A_s over its own."""
+    for value in OMEGA_M:
+        if value != middle["Omega_m"]:
+            yield {**middle, "Omega_m": value}, 1.0
+    for a in AMPLITUDE:
+        if a != 1:
+            yield {**middle, "sigma_8": middle["sigma_8"] * a**0.5}, a
 
 
 def judge(

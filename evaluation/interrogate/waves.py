@@ -102,14 +102,18 @@ def plane_wave(grid: Grid, mode: Mode, amplitude: float, shift: float = 0.0) -> 
     return (-amplitude / k.square().sum() * k[:, None, None, None] * torch.sin(phase)).float()
 
 
-def coefficient(displacement: Tensor, mode: Mode, grid: Grid, along: Tensor) -> Tensor:
+def coefficient(displacement: Tensor, mode: Mode, along: Tensor) -> Tensor:
     """c of ``along`` . psi = Re c exp(i k q), ``(B,)`` complex, q at the cells' centres; no Nyquist waves."""
-    n = grid.shape[0]
-    values = torch.einsum("i,bixyz->bxyz", along.double(), displacement.double()).to(torch.complex128)
+    return amplitude(torch.einsum("i,bixyz->bxyz", along.double(), displacement.double()), mode)
+
+
+def amplitude(values: Tensor, mode: Mode) -> Tensor:
+    """c of values ``(..., n, n, n)`` = Re c exp(i k q), complex, q at the cells' centres; none of Nyquist."""
+    n, found = values.shape[-1], values.to(torch.complex128)
     for m in reversed(mode):
         turns = torch.exp(-2j * math.pi * m * (torch.arange(n, dtype=torch.float64) + 0.5) / n)
-        values = values @ turns
-    return 2 * values / n**3
+        found = found @ turns
+    return 2 * found / n**3
 
 
 def respond(
@@ -121,7 +125,7 @@ def respond(
     k = length * (2 * math.pi / grid.box_size[0])
     a = torch.tensor(amplitudes, dtype=torch.float64)
     phase = math.tau * sum(mode) * shift / n
-    c = coefficient(answer, mode, grid, unit / length)
+    c = coefficient(answer, mode, unit / length)
     transfer = c * torch.exp(torch.tensor(-1j * phase)) / (1j * a / k)
     field = answer.double()
     modes = torch.fft.fftn(field, dim=(2, 3, 4)) / n**3

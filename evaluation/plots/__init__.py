@@ -5,6 +5,14 @@ from evaluation.plots.figures import distributions_figure, parameters_figure, st
 from evaluation.plots.interrogate import LOOKS as MAP_LOOKS
 from evaluation.plots.interrogate import collapse_figure, coupling_figure, waves_figure
 from evaluation.plots.interrogate_boxes import saliency_figure, transverse_figure, universes_figure
+from evaluation.plots.interrogate_densities import (
+    DENSITY_LOOKS,
+    bands_figure,
+    central_figure,
+    crossed_figure,
+    harmonics_figure,
+    held_figure,
+)
 from evaluation.plots.pairs import pairs_figure
 from evaluation.plots.panels import Curve, Excess, Panel
 from evaluation.plots.pictures import Scale, colour_bar, picture
@@ -12,6 +20,7 @@ from evaluation.plots.sheets import Row, Sheet, Sweep, Track, latent_sheet, row_
 from evaluation.plots.style import Look, looks, math_name, text
 
 __all__ = [
+    "DENSITY_LOOKS",
     "MAP_LOOKS",
     "Curve",
     "Excess",
@@ -22,11 +31,16 @@ __all__ = [
     "Sheet",
     "Sweep",
     "Track",
+    "bands_figure",
+    "central_figure",
     "collapse_figure",
     "colour_bar",
     "coupling_figure",
+    "crossed_figure",
     "distributions_figure",
     "errors_figure",
+    "harmonics_figure",
+    "held_figure",
     "inference_figure",
     "latent_sheet",
     "looks",

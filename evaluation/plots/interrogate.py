@@ -22,6 +22,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "particle mesh": {"color": INK, "marker": "", "ls": "-", "lw": 1.8, "zorder": 2},
     "Zel'dovich": {"color": FAINT, "marker": "s", "ls": ":", "lw": 1.1, "ms": 3.5, "zorder": 3},
     "2LPT": {"color": BASELINE_COLOUR, "marker": "^", "ls": "--", "lw": 1.1, "ms": 4.5, "zorder": 4},
+    "closed form": {"color": COLOURS[1], "marker": "D", "ls": "--", "lw": 1.1, "ms": 3.5, "zorder": 5},
     "emulator, told the middle": {
         "color": COLOURS[3], "marker": "v", "ls": "-", "lw": 1.1, "ms": 4.5, "zorder": 5,
     },
@@ -95,7 +96,7 @@ def _distances(axes: Axes, found: PlaneWaves) -> None:
     for label, (name, dashes) in exact.items():
         look = drawn(name, ls=dashes, marker="")
         axes.plot(found.amplitudes, 100 * found.asked[name].from_exact.mean(0), label=label, **look)
-    for name in ("Zel'dovich", "emulator"):
+    for name in ("Zel'dovich", *_present(found.asked, "closed form"), "emulator"):
         label = f"{name} from particle mesh"
         axes.plot(found.amplitudes, 100 * found.asked[name].from_truth.mean(0), label=label, **LOOKS[name])
     _crossing(axes)
@@ -171,6 +172,10 @@ def collapse_figure(found: Collapse) -> str:
             if i == 0:
                 axes.set_ylabel("radius over exact $-$ 1 [%]")
         return svg(figure)
+
+
+def _present(of: Mapping[str, object], *names: str) -> list[str]:
+    return [name for name in names if name in of]
 
 
 def _by_look(of: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

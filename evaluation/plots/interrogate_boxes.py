@@ -72,7 +72,9 @@ def saliency_figure(found: Saliency, side: float) -> str:
         pull, added = (figure.add_axes((x, 0.155, 0.225, 0.75)) for x in (0.07, 0.355))
         r = found.distance[1:]
         pull.plot(r, found.linear[1:], color=FAINT, lw=4, alpha=0.5, label="linear theory")
-        for name in ("particle mesh", "2LPT", "emulator"):
+        for name in ("particle mesh", "2LPT", "closed form", "emulator"):
+            if name not in found.pull:
+                continue
             pull.errorbar(r, found.pull[name][1:], found.pull_error[name][1:], label=name, **LOOKS[name])
             added.plot(r, found.added[name][1:], **LOOKS[name])
         added.plot(r, np.abs(found.linear[1:]), color=FAINT, lw=4, alpha=0.5)

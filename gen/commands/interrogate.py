@@ -1,39 +1,32 @@
-"""``cosmozoo interrogate``: questions with known answers to an emulator of displacements, on one page."""
+"""``cosmozoo interrogate``: questions with known answers to a map from fields to fields, on one page."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
-from tqdm import tqdm
-
 import gen
-from evaluation.interrogate import collapse, coupling, saliency, symmetry, transverse, universes, waves
-from evaluation.interrogate.asking import EMULATOR, UNTOLD, check_cube
-from evaluation.interrogate.interrogation import Interrogation, document, headline, write
-from evaluation.interrogate.page import page
+from evaluation.interrogate.interrogation import Line, write
 from gen.checkpoint import load
 from gen.checkpoint_folder import read_config
-from gen.commands.laboratory import SIGMA_8, Laboratory, check_emulator, untold
-from gen.emulators.displacement import Displacement
-from gen.emulators.refinement import Refinement
+from gen.commands import density_questions, displacement_questions
+from gen.commands.laboratory import check_emulator
+from gen.commands.routes import SIGMA_8
+from gen.emulators.base import Emulator
+from gen.emulators.counts import GalaxyCounts
+from gen.emulators.super_resolution import SuperResolution
 from gen.errors import InputError
-from gen.noise import sample_generator
 from gen.sampling import checked_device, parse_params
 
-MIDDLE = {"Omega_m": 0.3, "sigma_8": SIGMA_8, "z": 0.0}
-FRAMES = 2
-"""Boxes that are turned and shifted."""
-PARTICLES = 3
-"""Whose saliency is taken, in each of ``FRAMES`` boxes."""
+MIDDLE = {"Omega_m": 0.3, "sigma_8": SIGMA_8, "z": 0.0, "m_nu": 0.3}
+"""Of universes, where the trained range holds it; else the middle of the range."""
 
 
 def interrogate(options: argparse.Namespace) -> int:
-    emulator = check_emulator(load(options.checkpoint), str(options.checkpoint))
-    check_cube(emulator.grid)
+    loaded = load(options.checkpoint)
+    of_densities = isinstance(loaded, SuperResolution | GalaxyCounts)
+    emulator = loaded if of_densities else check_emulator(loaded, str(options.checkpoint))
     params = _params(options.params, emulator)
     if options.boxes < 2 or options.steps < 1 or options.seed < 0:
         raise InputError(
@@ -44,108 +37,57 @@ def interrogate(options: argparse.Namespace) -> int:
         raise InputError(f"{options.out} is a file; give a folder for the page with -o")
     emulator.to(checked_device(options.device)).requires_grad_(False)
     emulator.eval()
-    with tqdm(total=_count(emulator, options.boxes), unit=" displacements", disable=None) as bar:
-        found = ask(Laboratory(emulator, params, options.steps, bar), options.boxes, options.seed)
-    numbers = document(found, _about(options, emulator, params))
-    write(options.out, numbers, page(numbers, found))
-    for line in told(found):
+    about = _about(options, emulator, params)
+    asked = params, options.steps, options.boxes, options.seed, about
+    if isinstance(emulator, SuperResolution | GalaxyCounts):
+        answers = density_questions.put(emulator, *asked)
+    else:
+        answers = displacement_questions.put(emulator, *asked)
+    write(options.out, answers.numbers, answers.html)
+    for line in told(answers.headline):
         print(line)
     print(f"the page is {options.out / 'index.html'}, its numbers are {options.out / 'interrogation.json'}")
     return 0
 
 
-def ask(lab: Laboratory, boxes: int, seed: int) -> Interrogation:
-    """All questions, the random ones over ``boxes`` boxes."""
-    grid, maps = lab.emulator.grid, lab.maps()
-    middle, here = _universe(lab, lab, 1.0, boxes, seed)
-    psi = lab.boxes(seed, FRAMES)
-    generator = sample_generator(seed, 0, "particles")
-    particles = [
-        tuple(row) for row in torch.randint(grid.shape[0], (PARTICLES, 3), generator=generator).tolist()
-    ]
-    return Interrogation(
-        waves=waves.ask(maps, grid),
-        coupling=coupling.ask(maps, grid, lab.second_growth),
-        transverse=transverse.Transverse(
-            *transverse.measure({k: v for k, v in here.items() if k != UNTOLD}, grid, seed),
-            transverse.SHEAR,
-            transverse.shear(maps, grid),
-        ),
-        collapse=collapse.ask(maps, grid, lab.params["Omega_m"], lab.a),
-        saliency=saliency.ask(maps, psi, particles, grid),
-        universes=(middle, *(_universe(there, lab, a, boxes, seed)[0] for there, a in _others(lab))),
-        symmetry=symmetry.ask(maps, psi, grid, lab.emulator.network.factor),
-    )
-
-
-def _universe(
-    there: Laboratory, middle: Laboratory, amplitude: float, boxes: int, seed: int
-) -> tuple[universes.Universe, Mapping[str, torch.Tensor]]:
-    psi = there.boxes(seed, boxes)
-    fields = {name: of(psi) for name, of in there.maps().items()}
-    fields[UNTOLD] = fields[EMULATOR] if there is middle else untold(middle, there)(psi)
-    params = {"sigma_8": SIGMA_8, **there.params}
-    found = universes.judge(
-        fields, there.density, there.emulator.grid, params, amplitude, trained=there.trained, seed=seed
-    )
-    return found, fields
-
-
-def _others(lab: Laboratory) -> Iterator[tuple[Laboratory, float]]:
-    """Universes of other densities and amplitudes, and A_s over the middle's."""
-    sigma_8 = lab.cosmology.sigma_8
-    for value in universes.OMEGA_M:
-        if value != lab.params["Omega_m"]:
-            yield replace(lab, params={**lab.params, "Omega_m": value}), 1.0
-    for a in universes.AMPLITUDE:
-        if a != 1:
-            yield replace(lab, params={**lab.params, "sigma_8": sigma_8 * a**0.5}), a
-
-
-def _params(text: str | None, emulator: Displacement | Refinement) -> dict[str, float]:
+def _params(text: str | None, emulator: Emulator) -> dict[str, float]:
     """The middle universe by name."""
-    names = emulator.space.names
-    unknown = [name for name in names if name not in MIDDLE]
+    space = emulator.space
+    unknown = [name for name in space.names if name not in MIDDLE]
     if unknown:
         raise InputError(
             f"interrogate knows universes of {', '.join(MIDDLE)}, this emulator also asks for "
             f"{', '.join(unknown)}"
         )
-    space = emulator.space
-    table = space.table({name: MIDDLE[name] for name in names}) if text is None else parse_params(text, space)
+    if "Omega_m" not in space.names:
+        raise InputError(
+            f"interrogate changes Omega_m, this emulator asks for {', '.join(space.names) or 'nothing'}"
+        )
+    ends = list(zip(space.names, space.low, space.high, strict=True))
+    usual = {n: MIDDLE[n] if low <= MIDDLE[n] <= high else (low + high) / 2 for n, low, high in ends}
+    table = space.table(usual) if text is None else parse_params(text, space)
     if len(table) != 1:
         raise InputError(f"questions are asked around one set of parameters, got {len(table)} rows; give one")
     if not space.inside(table).all():
-        ends = zip(names, table[0].tolist(), space.low, space.high, strict=True)
-        told = ", ".join(f"{name} = {x:g} of [{a:g}, {b:g}]" for name, x, a, b in ends)
+        told = ", ".join(
+            f"{name} = {x:g} of [{low:g}, {high:g}]"
+            for (name, low, high), x in zip(ends, table[0].tolist(), strict=True)
+        )
         raise InputError(
             f"the middle universe is outside the trained range: {told}; give another by --params"
         )
-    return dict(zip(names, table[0].tolist(), strict=True))
+    return dict(zip(space.names, table[0].tolist(), strict=True))
 
 
-def _count(emulator: Displacement | Refinement, boxes: int) -> int:
-    """Displacements that all maps are asked for."""
-    grid = emulator.grid
-    each = waves.count(grid) + coupling.count(grid) + collapse.count() + FRAMES * PARTICLES
-    frames = FRAMES * (4 * symmetry.count(emulator.network.factor) + 3) + 4
-    others = len(universes.OMEGA_M) + len(universes.AMPLITUDE) - 2
-    return 4 * each + frames + 3 + boxes * (4 + 5 * others)
-
-
-def _about(
-    options: argparse.Namespace, emulator: Displacement | Refinement, params: Mapping[str, float]
-) -> dict[str, Any]:
+def _about(options: argparse.Namespace, emulator: Emulator, params: Mapping[str, float]) -> dict[str, Any]:
     config = read_config(options.checkpoint)
     space = emulator.space
     return {
         "checkpoint": options.checkpoint.resolve().name,
         "grid": emulator.grid.to_dict(),
         "params": dict(params),
-        "redshift": params.get("z", emulator.redshift),
         "trained": {n: [a, b] for n, a, b in zip(space.names, space.low, space.high, strict=True)},
         "boxes": options.boxes,
-        "coarse_factor": emulator.factor if isinstance(emulator, Refinement) else None,
         "provenance": {
             "version": gen.__version__,
             "class": config["class"],
@@ -158,9 +100,9 @@ def _about(
     }
 
 
-def told(found: Interrogation) -> Iterator[str]:
+def told(headline: Sequence[Line]) -> Iterator[str]:
     """The headline on the terminal."""
-    for line in headline(found):
+    for line in headline:
         shown = ", ".join(
             f"{name} {value:.3g}" + (f" ± {error:.2g}" if error else "")
             for name, (value, error) in line.values.items()

@@ -1,4 +1,4 @@
-"""Where an emulator of displacement stands beside 2LPT and the particle mesh, at one set of parameters."""
+"""Where an emulator of displacements stands beside 2LPT and the particle mesh, at one set of parameters."""
 
 from __future__ import annotations
 
@@ -10,22 +10,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from evaluation.interrogate.asking import EMULATOR, FIRST_ORDER, SECOND_ORDER, TRUTH, Map
+from evaluation.interrogate.asking import CLOSED_FORM, EMULATOR, FIRST_ORDER, SECOND_ORDER, TRUTH, Map
+from gen.commands.routes import SIGMA_8, Route, redshift, route
 from gen.emulators.displacement import Displacement
+from gen.emulators.field_map import FieldMap
 from gen.emulators.perturbation import second_order
-from gen.emulators.refinement import Refinement
 from gen.errors import InputError
 from gen.noise import sample_generator
 from gen.simulate import displacement
 from gen.simulate.growth import Growth
-from gen.simulate.initial import at_cell_centres, divergence_modes, linear_modes, white_noise
-from gen.simulate.lattices import interpolated, lacking, restricted
-from gen.simulate.nbody_pairs import calibrated_mesh, joined
-from gen.simulate.particle_mesh import ParticleMesh, even_steps
+from gen.simulate.initial import at_cell_centres, linear_modes, white_noise
+from gen.simulate.particle_mesh import ParticleMesh
 from gen.simulate.theory import Cosmology, linear_power
 
-SIGMA_8 = 0.8
-"""Where an emulator does not ask for it."""
 AT_ONCE = 4
 
 
@@ -34,14 +31,14 @@ class Laboratory:
     """Maps from Zel'dovich displacements ``(B, 3, n, n, n)`` [Mpc/h] to evolved ones, in one universe.
 
     Args:
-        emulator: of displacements in a periodic cube; one that refines coarse runs is given the particle
-            mesh's run of the long waves, and the short ones.
+        emulator: of displacements in a periodic cube; one that is given other fields than Zel'dovich
+            displacements is asked by its route (``gen.commands.routes``).
         params: its parameters by name.
         steps: of the particle mesh, as its training data were made.
         bar: told of every displacement that is answered.
     """
 
-    emulator: Displacement | Refinement
+    emulator: Displacement | FieldMap
     params: Mapping[str, float]
     steps: int = 12
     bar: tqdm | None = field(default=None, repr=False)
@@ -53,20 +50,21 @@ class Laboratory:
     @property
     def a(self) -> float:
         """Scale factor of the fields."""
-        return 1 / (1 + self.params.get("z", self.emulator.redshift))
+        return 1 / (1 + redshift(self.emulator, self.params))
 
     @property
     def growth(self) -> Growth:
         return self.solver.growth
 
     @cached_property
-    def solver(self) -> ParticleMesh:
-        """The particle mesh, up to the time of the fields."""
-        return self._mesh(self.emulator.grid.shape[0])
+    def route(self) -> Route:
+        """How the emulator is asked."""
+        return route(self.emulator, self.params, self.steps)
 
-    def _mesh(self, n: int) -> ParticleMesh:
-        steps = even_steps(self.steps, end=self.a)
-        return calibrated_mesh(self.cosmology, n, self.emulator.grid.box_size[0], steps)
+    @property
+    def solver(self) -> ParticleMesh:
+        """The particle mesh, up to the time of the fields or of the last that the emulator is given."""
+        return self.route.run.solver
 
     @property
     def second_growth(self) -> float:
@@ -78,14 +76,30 @@ class Laboratory:
         """Whether the emulator's range of training holds the parameters."""
         return bool(self.emulator.space.inside(self._table(1)).all())
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the maps."""
+        closed = (CLOSED_FORM,) if isinstance(self.emulator, FieldMap) else ()
+        return (EMULATOR, *closed, SECOND_ORDER, FIRST_ORDER, TRUTH)
+
     def maps(self) -> dict[str, Map]:
-        """The emulator, 2LPT, the Zel'dovich approximation and the particle mesh."""
-        return {
-            EMULATOR: self._batched(self._emulated),
-            SECOND_ORDER: self._batched(self._second_order),
-            FIRST_ORDER: self._batched(lambda psi: psi),
-            TRUTH: self._batched(self._simulated),
+        """The emulator, its closed form, 2LPT, the Zel'dovich approximation and the particle mesh.
+
+        The closed form of a ``Displacement`` is 2LPT, so it is not named twice.
+        """
+        all_maps: dict[str, Map] = {
+            EMULATOR: lambda psi: self.emulated(psi, self),
+            CLOSED_FORM: self._closed_form,
+            SECOND_ORDER: self._second_order,
+            FIRST_ORDER: lambda psi: psi,
+            TRUTH: self.route.run.displacement,
         }
+        return {name: self._batched(all_maps[name]) for name in self.names}
+
+    @property
+    def blind_to_shear(self) -> tuple[str, ...]:
+        """Maps that start from a run, and so from a density."""
+        return () if self.route.whole else (EMULATOR, CLOSED_FORM)
 
     def boxes(self, seed: int, n: int) -> Tensor:
         """Zel'dovich displacements ``(n, 3, ...)`` of random boxes; the same phases in every universe."""
@@ -97,12 +111,21 @@ class Laboratory:
             return torch.from_numpy(linear_power(cosmology, k.double().numpy()))
 
         modes = at_cell_centres(linear_modes(noise, side, power))
-        return displacement.zeldovich(modes, side, self.growth, self.a).displacement
+        return self.route.own(displacement.zeldovich(modes, side, self.growth, self.a).displacement)
 
     def density(self, psi: Tensor) -> Tensor:
         """1 + delta of displaced particles on a mesh of as many cells, ``(B, 1, n, n, n)``."""
         side, n = self.emulator.grid.box_size[0], psi.shape[-1]
         return torch.cat([displacement.density(x, side, n) for x in psi.split(AT_ONCE)])
+
+    def untold(self, there: Laboratory) -> Map:
+        """The emulator in the universe of ``there``, told that it is in this one."""
+        return there._batched(lambda psi: there.emulated(psi, self))
+
+    def emulated(self, psi: Tensor, told: Laboratory) -> Tensor:
+        """The emulator's answer at the parameters of ``told``."""
+        given = self.route.given(psi)
+        return self.route.answer(self.emulator.predict(given, told._table(len(psi))))
 
     def _table(self, n: int) -> Tensor:
         row = torch.tensor([self.params[name] for name in self.emulator.space.names])
@@ -120,53 +143,24 @@ class Laboratory:
 
         return answer
 
-    def _emulated(self, psi: Tensor) -> Tensor:
-        given = psi if isinstance(self.emulator, Displacement) else self._coarse_run(psi)
-        return self.emulator.predict(given, self._table(len(psi)))[:, :3]
-
-    def _coarse_run(self, psi: Tensor) -> Tensor:
-        """What a refinement starts from: the run of the long waves, and the short waves."""
-        assert isinstance(self.emulator, Refinement)
-        factor, shape = self.emulator.factor, psi.shape[2:]
-        drift = psi.mean((2, 3, 4), keepdim=True)  # which no density knows
-        run = self._run(self._mesh(shape[0] // factor), restricted(psi, factor))
-        known = joined(run._replace(displacement=run.displacement + drift)).to(psi)
-        axes = (2, 3, 4)
-        short = torch.fft.rfftn(psi, dim=axes) * lacking(shape, factor, psi.device)
-        return torch.cat([interpolated(known, factor), torch.fft.irfftn(short, s=shape, dim=axes)], 1)
+    def _closed_form(self, psi: Tensor) -> Tensor:
+        return self.route.answer(self.emulator.closed_form(self.route.given(psi), self._table(len(psi))))
 
     def _second_order(self, psi: Tensor) -> Tensor:
         if isinstance(self.emulator, Displacement):
             return self.emulator.closed_form(psi, self._table(len(psi)))[:, :3]
         return psi + self.second_growth * second_order(psi, self.emulator.grid.spacing)
 
-    def _simulated(self, psi: Tensor) -> Tensor:
-        return self._run(self.solver, psi).displacement
 
-    def _run(self, solver: ParticleMesh, psi: Tensor) -> displacement.Motion:
-        (last,) = solver.run(self._linear(psi), solver.steps[-1:])
-        return displacement.motion(solver, last)
-
-    def _linear(self, psi: Tensor) -> Tensor:
-        """Modes of the linear density at a = 1, delta_k = - i k . psi_k / D1."""
-        return divergence_modes(psi, self.solver.box_size) / float(self.growth.first(self.a))
-
-
-def untold(here: Laboratory, there: Laboratory) -> Map:
-    """The emulator as if the universe of ``there`` were that of ``here``."""
-    return there._batched(here._emulated)
-
-
-def check_emulator(emulator: object, name: str) -> Displacement | Refinement:
-    """Refuse what is not an emulator of displacements.
+def check_emulator(emulator: object, name: str) -> Displacement | FieldMap:
+    """Refuse what is no map between fields of particles.
 
     Raises:
         InputError: for it.
     """
-    if not isinstance(emulator, Displacement | Refinement):
+    if not isinstance(emulator, Displacement | FieldMap):
         raise InputError(
-            f"{name} is a {type(emulator).__name__}; interrogate asks emulators that turn Zel'dovich "
-            "displacements into evolved ones, or coarse runs into fine ones, of the classes Displacement and "
-            "Refinement of gen.emulators"
+            f"{name} is a {type(emulator).__name__}; interrogate asks maps from fields to fields, of the "
+            "classes Displacement, Refinement, FieldMap, SuperResolution and GalaxyCounts of gen.emulators"
         )
     return emulator
