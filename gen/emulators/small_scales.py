@@ -73,7 +73,7 @@ class SmallScales(Emulator):
         fine_beam: float = 12.0,
         latent: Literal["copula", "none"] = "copula",
         paired: bool = True,
-        hold: int = 3,
+        hold: int = 7,
         degree: int = 2,
         widths: Sequence[int] = (16, 32, 64),
         summary_weight: float = 50.0,
