@@ -64,7 +64,8 @@ def entry(folder: Path) -> Entry | None:
     """
     if not (folder / "config.json").is_file() or not (folder / "report.json").is_file():
         return None
-    record = read_config(folder)["provenance"].get("validation") or {}
+    provenance = read_config(folder)["provenance"]
+    record = provenance.get("validation") or {}
     try:
         document = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         found = [r for r in document["headline"] if (r["samples"], r["region"]) == (folder.name, REGION)]
@@ -77,7 +78,8 @@ def entry(folder: Path) -> Entry | None:
         asked = ["power", *(s for s, e in found[0]["excess"].items() if e["threshold"] is not None)]
         if any(found[0]["excess"][s]["mean"] is None for s in asked):
             return None
-        trained = f"{record['step']:,} steps" if "step" in record else "closed form"
+        more = " more" if provenance.get("start") else ""
+        trained = f"{record['step']:,} steps{more}" if "step" in record else "closed form"
         return Entry(folder.name, trained, title, judged, document["field"]["name"], found[0], tuple(asked))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
