@@ -23,6 +23,7 @@ from gen.emulators.base import Emulator
 from gen.emulators.conditioning import Deterministic
 from gen.emulators.copula import Copula
 from gen.emulators.copula_gan import CopulaGAN
+from gen.emulators.counts import GalaxyCounts
 from gen.emulators.displacement import Displacement
 from gen.emulators.field_map import FieldMap
 from gen.emulators.latent_gan import LatentGAN
@@ -367,7 +368,10 @@ def coarse_fields(emulator: Emulator) -> Tensor | None:
     if isinstance(emulator, Refinement):
         return torch.randn(1, 2 * dim, *(n // emulator.factor,) * dim, generator=generator)
     if isinstance(emulator, Displacement | FieldMap):
-        return torch.randn(1, dim, *(n,) * dim, generator=generator)
+        channels = emulator.n_coarse if isinstance(emulator, FieldMap) else dim
+        return torch.randn(1, channels, *(n,) * dim, generator=generator)
+    if isinstance(emulator, GalaxyCounts):
+        return torch.randn(1, 1, *(n,) * dim, generator=generator).exp()
     if isinstance(emulator, SuperResolution):
         return torch.randn(1, 1, *(n // emulator.factor,) * dim, generator=generator).exp()
     return None
