@@ -144,16 +144,17 @@ def motion(solver: ParticleMesh, snapshot: Snapshot) -> Motion:
     They start half a mesh cell off the mesh's nodes, at (m i + 1/2) cells, m cells a particle; that they
     are taken to start at the centres of the lattice's cells moves the whole box, by less than a cell.
     Momenta are p = a^2 dx/dt [H0 cells], so v = p/a times H0 times the cell. Between the ends of steps
-    positions and momenta are of different times; take ``outputs`` among the steps' ends.
-
-    Raises:
-        InputError: when particles are further from their cells than an ordered run can bring them.
+    positions and momenta are of different times; take ``outputs`` among the steps' ends. Displacements are
+    to the nearest image: waves that move particles by more than half the box are beyond it.
     """
     n, cell = solver.n, solver.box_size / solver.mesh
     spacing = solver.box_size / n
     x = snapshot.positions * cell + (spacing - cell) / 2
     velocity = snapshot.momenta * (HUBBLE * cell / snapshot.a)
-    return Motion(from_positions(x, solver.box_size), velocity.unflatten(2, (n, n, n)))
+    start = lagrangian(n, solver.box_size, x.device)
+    return Motion(
+        _nearest(x.unflatten(2, (n, n, n)) - start, solver.box_size), velocity.unflatten(2, (n, n, n))
+    )
 
 
 def _speed(momentum: float, a: float) -> float:
