@@ -25,7 +25,7 @@ from gen.simulate.displacement import (
 )
 from gen.simulate.growth import Growth
 from gen.simulate.initial import at_cell_centres, sum_of_squares, wavevector, white_noise
-from gen.simulate.particle_mesh import ParticleMesh, even_steps
+from gen.simulate.particle_mesh import ParticleMesh, Snapshot, even_steps
 from gen.simulate.theory import Cosmology
 from gen.simulate.theory import growth as ccl_growth
 
@@ -225,6 +225,20 @@ def test_the_particle_meshs_density_is_its_particles() -> None:
     *_, last = solver.run(smooth_modes(2.0, 16))
     x = last.positions * (L / solver.mesh) + 0.5 * (L / 16 - L / solver.mesh)
     assert torch.allclose(torch.remainder(x, L), positions(motion(solver, last).displacement, L), atol=1e-3)
+
+
+def test_a_wave_may_move_the_mesh_s_particles_far() -> None:
+    """By 0.45 L, 0.32 L rms: particles of a file so far from their cells would be out of order."""
+    n = 8
+    solver = ParticleMesh(n, L, 0.3, even_steps(1))
+    cell, spacing = solver.box_size / solver.mesh, L / n
+    psi = torch.zeros(1, 3, n, n, n)
+    psi[:, 1] = 0.45 * L * torch.sin(2 * math.pi * lagrangian(n, L)[0] / L)
+    x = (positions(psi, L) - (spacing - cell) / 2) / cell
+    moved = motion(solver, Snapshot(1.0, x, torch.zeros_like(x)))
+    assert torch.allclose(moved.displacement, psi, atol=1e-4)
+    with pytest.raises(InputError, match="out of order"):
+        from_positions(positions(psi, L), L)
 
 
 def test_cell_centres_are_half_a_cell_on() -> None:
