@@ -16,6 +16,10 @@ from gen.errors import InputError
 RADIANS = {"deg": math.pi / 180, "arcmin": math.pi / 10800, "rad": 1.0}
 
 
+FWHM = math.sqrt(8 * math.log(2))
+"""Full width at half maximum of a Gaussian, over its standard deviation."""
+
+
 @dataclass(frozen=True)
 class Grid:
     """A regular grid of 2 or 3 axes.

@@ -8,10 +8,7 @@ import torch
 from torch import Tensor
 
 from gen.errors import InputError
-from gen.fields import Grid
-
-FWHM = math.sqrt(8 * math.log(2))
-"""Full width at half maximum of a Gaussian, over its standard deviation."""
+from gen.fields import FWHM, Grid
 
 
 def beam_sigma(grid: Grid, fwhm: float) -> float:

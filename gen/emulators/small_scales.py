@@ -232,10 +232,10 @@ class SmallScales(Emulator):
         mean, scatter = self.strength(x)
         r = mean + scatter * self.copula.marginal(y, params)
         transfer = beam(self.grid.resized(latent.shape[2:]), self.widening).to(latent)
-        window = self.mirror.window(shape).to(latent)
+        window, undone = self.mirror.window(shape).to(latent), undoing(transfer)
         for _ in range(self.hold):
             reached = filtered(self.composition.joined(coarse, unit, r), transfer)
-            r = r + filtered(window * self.composition.step(coarse, reached, unit), undoing(transfer))
+            r = r + filtered(window * self.composition.step(coarse, reached, unit), undone)
         return self.mirror.cut(self.composition.joined(coarse, unit, r), shape)
 
     def generate(

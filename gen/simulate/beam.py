@@ -7,10 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from gen.fields import Grid
-
-FWHM = math.sqrt(8 * math.log(2))
-"""Full width at half maximum of a Gaussian, over its standard deviation."""
+from gen.fields import FWHM, Grid
 
 
 def smoothed(x: Tensor, pixel: float, fwhm: float) -> Tensor:

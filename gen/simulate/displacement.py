@@ -62,8 +62,7 @@ def from_positions(positions: Tensor, box_size: float) -> Tensor:
     n = round(shape[-1] ** (1 / 3))
     if len(shape) != 3 or shape[1] != 3 or n**3 != shape[2]:
         raise InputError(f"particles of a lattice must have positions (B, 3, n^3), got {shape}")
-    start = lagrangian(n, box_size, positions.device)
-    moved = _nearest(positions.unflatten(2, (n, n, n)) - start, box_size)
+    moved = _from_cells(positions, n, box_size)
     worst = moved.square().mean((2, 3, 4)).sqrt().max().item()
     if not worst <= 0.2 * box_size:
         raise InputError(
@@ -151,15 +150,18 @@ def motion(solver: ParticleMesh, snapshot: Snapshot) -> Motion:
     spacing = solver.box_size / n
     x = snapshot.positions * cell + (spacing - cell) / 2
     velocity = snapshot.momenta * (HUBBLE * cell / snapshot.a)
-    start = lagrangian(n, solver.box_size, x.device)
-    return Motion(
-        _nearest(x.unflatten(2, (n, n, n)) - start, solver.box_size), velocity.unflatten(2, (n, n, n))
-    )
+    return Motion(_from_cells(x, n, solver.box_size), velocity.unflatten(2, (n, n, n)))
 
 
 def _speed(momentum: float, a: float) -> float:
     """Velocity [km/s] of a displacement whose momentum a^2 dx/dt is given per H0."""
     return HUBBLE * momentum / a
+
+
+def _from_cells(positions: Tensor, n: int, box_size: float) -> Tensor:
+    """How far particles ``(B, 3, n^3)`` are from their cells, to the nearest image, ``(B, 3, n, n, n)``."""
+    start = lagrangian(n, box_size, positions.device)
+    return _nearest(positions.unflatten(2, (n, n, n)) - start, box_size)
 
 
 def _nearest(x: Tensor, box_size: float) -> Tensor:
