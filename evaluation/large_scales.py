@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gen.errors import InputError
-from gen.fields import FWHM, Grid
+from gen.fields import FWHM, RADIANS, Grid
 
 
 def smoothed(grid: Grid, values: Tensor, fwhm: float) -> Tensor:
@@ -20,7 +20,7 @@ def smoothed(grid: Grid, values: Tensor, fwhm: float) -> Tensor:
     Raises:
         InputError: for a beam that is not positive or wider than the patch.
     """
-    width = fwhm / 60 if grid.unit == "deg" else fwhm
+    width = fwhm * RADIANS["arcmin"] / RADIANS[grid.unit] if grid.angular else fwhm
     if not 0 < width < min(grid.box_size):
         raise InputError(
             f"a beam must be narrower than the fields, {min(grid.box_size):g} {grid.unit}, got {width:g}"

@@ -83,6 +83,9 @@ def test_a_beam_has_its_width_at_half_maximum() -> None:
     assert seen[32, 36] / seen[32, 32] == pytest.approx(0.5, abs=2e-3)
     assert seen.sum() == pytest.approx(1.0, abs=1e-5)
     assert beam_sigma(TORUS, 60.0) == pytest.approx(math.radians(1.0) / FWHM)
+    for unit, per_degree in (("arcmin", 60.0), ("rad", math.radians(1.0))):  # arcmin, however the sky is told
+        same = Grid((64, 64), 8 * per_degree, unit, periodic=True)
+        assert torch.allclose(beam(same, 60.0), beam(TORUS, 60.0))
 
 
 def test_beams_add_in_squares_and_are_undone() -> None:

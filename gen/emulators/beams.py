@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gen.errors import InputError
-from gen.fields import FWHM, Grid
+from gen.fields import FWHM, RADIANS, Grid
 
 
 def beam_sigma(grid: Grid, fwhm: float) -> float:
@@ -17,8 +17,7 @@ def beam_sigma(grid: Grid, fwhm: float) -> float:
     Args:
         fwhm: full width at half maximum [arcmin] on the sky, [Mpc/h] in boxes.
     """
-    per_unit = grid.k_sides[0] / grid.box_size[0]
-    return fwhm * per_unit / FWHM / (60 if grid.unit == "deg" else 1)
+    return fwhm * (RADIANS["arcmin"] if grid.angular else 1) / FWHM
 
 
 def widening(grid: Grid, fine: float, coarse: float) -> float:
@@ -30,7 +29,7 @@ def widening(grid: Grid, fine: float, coarse: float) -> float:
     if not 0 <= fine < coarse:
         raise InputError(
             f"the fine beam must be narrower than the coarse one, got {fine:g} and {coarse:g} "
-            f"{'arcmin' if grid.unit == 'deg' else grid.unit}"
+            f"{'arcmin' if grid.angular else grid.unit}"
         )
     return math.sqrt(coarse**2 - fine**2)
 
