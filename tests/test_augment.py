@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from gen.data.augment import Isometry, Symmetries
 from gen.errors import InputError
@@ -136,6 +137,24 @@ def test_coarse_fields_move_along(dim: int, periodic: bool) -> None:
     pool = {2: torch.nn.functional.avg_pool2d, 3: torch.nn.functional.avg_pool3d}[dim]
     moved = Symmetries(grid(dim, periodic))(Fields.of(values, coarse=pool(values, 2)), seed=0, step=3)
     assert torch.allclose(pool(moved.values, 2), moved.coarse, atol=1e-15)
+
+
+def test_q_and_u_turn_as_those_of_the_potential_they_come_from() -> None:
+    generator = torch.Generator().manual_seed(5)
+    potential = torch.randn(1, 32, 32, generator=generator, dtype=torch.float64)
+    turned = [h(qu_of(potential), spin_channels=[(0, 1)]) for h in Symmetries(grid(2, n=32)).isometries]
+    ours = [qu_of(h(potential)) for h in Symmetries(grid(2, n=32)).isometries]
+    assert len(turned) == 8
+    for one, other in zip(turned, ours, strict=True):
+        assert torch.allclose(one, other, atol=1e-9)
+
+
+def qu_of(potential: Tensor) -> Tensor:
+    """Q and U of E modes, ``(d0^2 - d1^2, 2 d0 d1)`` of a periodic potential without Nyquist waves."""
+    k = 2 * torch.pi * torch.fft.fftfreq(potential.shape[-1], dtype=torch.float64)
+    k0, k1 = torch.meshgrid(k, k, indexing="ij")
+    modes = torch.fft.fft2(potential[0]) * ((k0.abs() < 3) & (k1.abs() < 3))
+    return torch.stack([torch.fft.ifft2(-f * modes).real for f in (k0**2 - k1**2, 2 * k0 * k1)])
 
 
 @pytest.mark.parametrize("coarse_cells", [8, 4])

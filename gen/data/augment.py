@@ -20,7 +20,8 @@ class Isometry:
     """One element of the square's or cube's group: permute the axes, then flip some of them.
 
     ``axes[j]`` is the old axis that becomes new axis j; ``flips[j]`` reverses new axis j. A vector
-    field's components follow: new component j is old component ``axes[j]``, negated if flipped.
+    field's components follow: new component j is old component ``axes[j]``, negated if flipped. So do Q and
+    U on a plane: angles change sign in a mirror, and count from the other axis when both change places.
     """
 
     axes: tuple[int, ...]
@@ -38,13 +39,18 @@ class Isometry:
         axes = tuple(self.axes.index(j) for j in range(dim))
         return Isometry(axes, tuple(self.flips[axes[j]] for j in range(dim)))
 
-    def __call__(self, values: Tensor, vector_channels: Sequence[Sequence[int]] = ()) -> Tensor:
-        """Act on ``(..., C, *shape)``; ``vector_channels`` name the channels of x, y(, z) components."""
+    def __call__(
+        self,
+        values: Tensor,
+        vector_channels: Sequence[Sequence[int]] = (),
+        spin_channels: Sequence[Sequence[int]] = (),
+    ) -> Tensor:
+        """Act on ``(..., C, *shape)``; the channels of x, y(, z) components, and of Q and U, are named."""
         dim = len(self.axes)
         lead = values.ndim - dim
         flipped = [lead + j for j in range(dim) if self.flips[j]]
         values = values.permute(*range(lead), *(lead + a for a in self.axes)).flip(flipped)
-        if not vector_channels:
+        if not vector_channels and not spin_channels:
             return values
         channel = lead - 1
         source = torch.arange(values.shape[channel])
@@ -53,6 +59,9 @@ class Isometry:
             for j, c in enumerate(components):
                 source[c] = components[self.axes[j]]
                 sign[c] = -1.0 if self.flips[j] else 1.0
+        for q, u in spin_channels:
+            sign[q] = 1.0 if self.axes == (0, 1) else -1.0
+            sign[u] = -1.0 if sum(self.flips) % 2 else 1.0
         values = values.index_select(channel, source.to(values.device))
         return values * sign.to(values.device).reshape(-1, *(1,) * dim)
 
@@ -66,8 +75,9 @@ class Symmetries:
     Args:
         grid: of the fields.
         vector_channels: groups of ``dim`` channels that are one vector, e.g. ``[[0, 1, 2]]`` for a
-            displacement. Spin-2 pairs (Q, U; shear) are not vectors: do not augment them with this.
+            displacement.
         coarse_vector_channels: the same for the coarse fields.
+        spin_channels: pairs of channels Q, U (or the two of shear), of maps and of coarse ones alike.
         axes: the axes along which the field is homogeneous and among which it is isotropic, default
             all; leave out a line of sight.
 
@@ -81,6 +91,7 @@ class Symmetries:
         vector_channels: Sequence[Sequence[int]] = (),
         axes: Sequence[int] | None = None,
         coarse_vector_channels: Sequence[Sequence[int]] = (),
+        spin_channels: Sequence[Sequence[int]] = (),
     ) -> None:
         self.grid = grid
         self.axes = tuple(range(grid.dim)) if axes is None else tuple(axes)
@@ -91,6 +102,10 @@ class Symmetries:
         for group in self.vector_channels + self.coarse_vector_channels:
             if len(set(group)) != grid.dim or min(group) < 0:
                 raise InputError(f"a vector needs {grid.dim} different channels, got {list(group)}")
+        self.spin_channels = tuple(tuple(pair) for pair in spin_channels)
+        for pair in self.spin_channels:
+            if grid.dim != 2 or len(set(pair)) != 2 or min(pair) < 0:
+                raise InputError(f"Q and U are two channels of a map, got {list(pair)} in {grid.dim}D")
         self.isometries = self._isometries()
 
     def _isometries(self) -> tuple[Isometry, ...]:
@@ -151,6 +166,6 @@ class Symmetries:
         dims = tuple(range(-self.grid.dim, 0))
         rows = []
         for row, element, shift in zip(x, which.tolist(), shifts.tolist(), strict=True):
-            moved = self.isometries[element](row, vectors)
+            moved = self.isometries[element](row, vectors, self.spin_channels)
             rows.append(torch.roll(moved, shift, dims) if any(shift) else moved)
         return torch.stack(rows)

@@ -40,6 +40,7 @@ class SimulationSet:
             or an approximate run of the same box; or nothing.
         coarse_grid: its grid, of the same box.
         vector_channels, coarse_vector_channels: the channels that are x, y(, z) components of one vector.
+        spin_channels: the pairs of channels that are Q and U, in values and in coarse alike.
     """
 
     grid: Grid
@@ -55,6 +56,7 @@ class SimulationSet:
     coarse_grid: Grid | None = None
     vector_channels: tuple[tuple[int, ...], ...] = ()
     coarse_vector_channels: tuple[tuple[int, ...], ...] = ()
+    spin_channels: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 + self.grid.dim or tuple(self.values.shape[2:]) != self.grid.shape:

@@ -66,9 +66,15 @@ def pairs(
         unit,
         binned(coarse, coarse_factor),
         Grid((m, m), size, "deg", periodic=False),
+        spin_channels=polarised(fine.shape[1]),
     ).check()
     check_fields(data)
     return data
+
+
+def polarised(channels: int) -> tuple[tuple[int, int], ...]:
+    """Which channels are Q and U, of I, of Q and U, or of I, Q and U."""
+    return {2: ((0, 1),), 3: ((1, 2),)}.get(channels, ())
 
 
 def check_pairs(patch: int, fine: float, coarse: float, factor: int, own: float) -> None:

@@ -20,7 +20,8 @@ _BLANK = -1.6e30  # HEALPix marks unseen pixels by -1.6375e30
 class HealpixTable(NamedTuple):
     """Columns ``sky (C, 12 nside^2)`` float64 with NaN for unseen pixels, and what the file says of them.
 
-    ``names`` are the columns' own, "" for arrays; ``unit`` joins those that differ; arrays have no header.
+    ``names`` are the columns' own, "" for arrays; ``unit`` joins those that differ; arrays have no header;
+    ``strange``: how many values were not finite in the file itself, where nothing is marked so as unseen.
     """
 
     sky: np.ndarray
@@ -28,6 +29,7 @@ class HealpixTable(NamedTuple):
     ordering: str
     unit: str
     header: Mapping[str, Any]
+    strange: int
 
 
 def read_healpix(
@@ -59,8 +61,9 @@ def read_healpix(
         raise InputError(
             f"{path} has {sky.shape[1]} pixels, not 12 nside^2 with nside a power of 2; use a full map"
         )
+    strange = int((~np.isfinite(sky)).sum())
     sky[sky < _BLANK] = np.nan
-    return HealpixTable(sky, names, told, found_unit, header)
+    return HealpixTable(sky, names, told, found_unit, header, strange)
 
 
 def _number(path: Path, column: str | int, n: int) -> int:

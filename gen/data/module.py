@@ -121,8 +121,8 @@ class FieldData(LightningDataModule):
         data = self.simulations
         vectors = self.vector_channels or data.vector_channels
         coarse = self.coarse_vector_channels or data.coarse_vector_channels
-        symmetries = Symmetries(data.grid, vectors, coarse_vector_channels=coarse) if self.augment else None
-        return TrainingBatches(data, data.rows("train"), self.order, symmetries, self.first_batch)
+        moves = Symmetries(data.grid, vectors, None, coarse, data.spin_channels) if self.augment else None
+        return TrainingBatches(data, data.rows("train"), self.order, moves, self.first_batch)
 
     def val_dataloader(self) -> EvaluationBatches:
         return self._evaluation("validation")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import astropy.units as u
 import numpy as np
 from astropy_healpix import HEALPix
+from scipy.ndimage import map_coordinates
 from tqdm import tqdm
 
 from gen.data.sky_frames import TangentPlane
@@ -35,7 +36,7 @@ def cut(sky: np.ndarray, ordering: str, plane: TangentPlane) -> np.ndarray:
     i = (sky[0][pixels] * weights).sum(0).reshape(1, *shape)
     if len(sky) == 1:
         return i
-    turned = (sky[1][pixels] + 1j * sky[2][pixels]) * plane.turn(_centres(grid, pixels))
+    turned = (sky[1][pixels] + 1j * sky[2][pixels]) * plane.turn(centres(grid, pixels))
     p = (turned * weights).sum(0).reshape(shape)
     return np.concatenate([i, p.real[None], p.imag[None]])
 
@@ -67,7 +68,7 @@ class Mosaic:
         self.weight = np.zeros(12 * nside**2)
 
     def add(self, patch: np.ndarray, plane: TangentPlane) -> None:
-        """Lay a patch ``(C, n, n)`` over the map, bilinear between its pixels.
+        """Lay a patch ``(C, n, n)`` over the map, by cubic splines between its pixels.
 
         Raises:
             InputError: for another shape than the plane's, or values that are not finite.
@@ -78,29 +79,18 @@ class Mosaic:
                 f"{patch.shape}"
             )
         reach = math.atan(plane.spacing * plane.n / math.sqrt(2))
-        near = self._near(np.array(plane.centre), reach)
-        vectors = _centres(self.grid, near)
+        held = near(self.grid, np.array(plane.centre), reach)
+        vectors = centres(self.grid, held)
         row, column = plane.pixels(vectors)
         inside = (row > 0) & (row < plane.n - 1) & (column > 0) & (column < plane.n - 1)
-        near, vectors, row, column = near[inside], vectors[inside], row[inside], column[inside]
+        held, vectors, row, column = held[inside], vectors[inside], row[inside], column[inside]
         values = _between(patch.astype(np.float64), row, column)
         if len(values) == 3:
             p = (values[1] + 1j * values[2]) * np.conj(plane.turn(vectors))
             values[1:] = p.real, p.imag
         w = weight(plane, row, column)
-        self.total[:, near] += w * values
-        self.weight[near] += w
-
-    def _near(self, centre: np.ndarray, reach: float) -> np.ndarray:
-        """Pixels within ``reach`` [rad] of a direction, and more: the children of coarse pixels there."""
-        coarse = min(_COARSE, self.grid.nside)
-        parents = _centres(HEALPix(coarse, order="nested"), np.arange(12 * coarse**2))
-        held = np.flatnonzero(parents @ centre > math.cos(min(math.pi, reach + _RADIUS / coarse)))
-        children = (self.grid.nside // coarse) ** 2
-        nested = (held[:, None] * children + np.arange(children)).ravel()
-        if self.grid.order == "nested":
-            return nested
-        return np.asarray(self.grid.nested_to_ring(nested))
+        self.total[:, held] += w * values
+        self.weight[held] += w
 
     def map(self) -> np.ndarray:
         """The map ``(C, npix)``; NaN where no patch lies."""
@@ -137,20 +127,26 @@ def mosaic(
     return made.map()
 
 
+def near(grid: HEALPix, centre: np.ndarray, reach: float) -> np.ndarray:
+    """Pixels within ``reach`` [rad] of a direction, and more: the children of coarse pixels there."""
+    coarse = min(_COARSE, grid.nside)
+    parents = centres(HEALPix(coarse, order="nested"), np.arange(12 * coarse**2))
+    held = np.flatnonzero(parents @ centre > math.cos(min(math.pi, reach + _RADIUS / coarse)))
+    children = (grid.nside // coarse) ** 2
+    nested = (held[:, None] * children + np.arange(children)).ravel()
+    return nested if grid.order == "nested" else np.asarray(grid.nested_to_ring(nested))
+
+
 def _between(patch: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """Values ``(C, m)`` between pixels, bilinear."""
-    r, c = (np.minimum(x.astype(np.int64), patch.shape[-1] - 2) for x in (row, column))
-    y, x = row - r, column - c
-    low = (1 - x) * patch[:, r, c] + x * patch[:, r, c + 1]
-    high = (1 - x) * patch[:, r + 1, c] + x * patch[:, r + 1, c + 1]
-    return (1 - y) * low + y * high
+    """Values ``(C, m)`` between pixels."""
+    return np.stack([map_coordinates(channel, (row, column), mode="mirror") for channel in patch])
 
 
 def _grid(sky: np.ndarray, ordering: str) -> HEALPix:
     return HEALPix(math.isqrt(sky.shape[1] // 12), order=ordering.lower())
 
 
-def _centres(grid: HEALPix, pixels: np.ndarray) -> np.ndarray:
+def centres(grid: HEALPix, pixels: np.ndarray) -> np.ndarray:
     """Unit vectors ``(..., 3)`` of pixel centres."""
     lon, lat = grid.healpix_to_lonlat(pixels)
     lon, lat = np.asarray(lon.to_value(u.rad)), np.asarray(lat.to_value(u.rad))

@@ -131,7 +131,8 @@ class Dust:
 
     def layout(self, grid: Grid) -> Layout:
         shape = tuple(n // self.coarse_factor for n in grid.shape)
-        return Layout("1", len(self.stokes), (), len(self.stokes), shape)
+        polarised = ((1, 2),) if self.stokes == "IQU" else ()
+        return Layout("1", len(self.stokes), (), len(self.stokes), shape, spin_channels=polarised)
 
     def fields(self, params: Mapping[str, float], grid: Grid, seed: int, device: str = "cpu") -> Pair:
         """One patch at both beams, of ``slope``, ``lam`` and ``f_M``."""

@@ -56,6 +56,7 @@ class Layout:
     coarse_channels: int = 0
     coarse_shape: tuple[int, ...] = ()
     coarse_vector_channels: tuple[tuple[int, ...], ...] = ()
+    spin_channels: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)

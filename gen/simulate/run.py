@@ -180,7 +180,7 @@ def _write_manifest(folder: Path, recipe: SimulationRecipe, plan: list[Simulatio
         "simulations": [asdict(sim) for sim in plan],
     }
     if layout != Layout():
-        manifest["layout"] = asdict(layout)
+        manifest["layout"] = {k: v for k, v in asdict(layout).items() if k != "spin_channels" or v}
     text = json.dumps(manifest, indent=1)
     path = folder / "manifest.json"
     if path.exists():
@@ -242,6 +242,7 @@ def load_simulations(
         coarse_grid=coarse_grid,
         vector_channels=layout.vector_channels,
         coarse_vector_channels=layout.coarse_vector_channels,
+        spin_channels=layout.spin_channels,
     )
 
 
