@@ -21,6 +21,7 @@ from evaluation.spread import workers
 from gen.checkpoint import load, record_report
 from gen.checkpoint_folder import read_config
 from gen.commands.correction import check_correction
+from gen.commands.painted import painting
 from gen.commands.pairs import check_pairs, is_paired, paired
 from gen.commands.simulate import simulated
 from gen.config import load_recipe
@@ -63,6 +64,8 @@ def report(options: argparse.Namespace) -> int:
         samples = {_name(f): _sampled(f, reference, options.seed, Path(scratch)) for f in folders}
         over = _over_parameters(options, folders, Path(scratch))
         samples |= {name: open_fields(path) for name, path in files.items()}
+        painted = _painted(options, reference) if not pairs else {}
+        samples |= painted
         baseline = _baseline_name(folders, options.baseline, samples)
         if pairs:
             samples, reference, baseline = pairs.samples | samples, pairs.reference, pairs.baseline
@@ -86,7 +89,7 @@ def report(options: argparse.Namespace) -> int:
         )
     if options.record:
         own = {_name(folder): _own_sets(folder, samples) for folder in options.checkpoints}
-        kept = set(samples).difference(*own.values()) if pairs else {baseline} if baseline else set()
+        kept = set(samples).difference(*own.values()) if pairs else {baseline, *painted} - {None}
         for folder in options.checkpoints:
             record_report(folder, restricted(document, [*own[_name(folder)], *kept]))
     _say(document)
@@ -145,6 +148,13 @@ def _reference(
         },
         test,
     )
+
+
+def _painted(options: argparse.Namespace, reference: FieldFile) -> dict[str, FieldFile]:
+    """HI boxes without a network, beside samples of HI, unless no baseline is wanted."""
+    if options.data is None or options.baseline == "none":
+        return {}
+    return painting(project_file(options.data), reference, options.seed)
 
 
 def _over_parameters(

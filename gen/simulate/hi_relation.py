@@ -94,12 +94,16 @@ class HIHalos:
         bias = halo_bias(self.cosmo, mass, 1 / (1 + self.z))
         return float(np.trapezoid(weight * bias, np.log(mass)) / np.trapezoid(weight, np.log(mass)))
 
-    def drawn(self, volume: float, rng: np.random.Generator) -> Array:
-        """HI masses [Msun/h] of a Poisson sample of these halos in a ``volume`` [(Mpc/h)^3]."""
+    def halos(self, volume: float, rng: np.random.Generator) -> Array:
+        """Masses [Msun/h] of a Poisson sample of these halos in a ``volume`` [(Mpc/h)^3]."""
         mass, number = self.nodes()
         if not len(mass):
             return np.empty(0)
         steps = 0.5 * (number[1:] + number[:-1]) * np.diff(np.log(mass))
         below = np.concatenate([[0.0], np.cumsum(steps)])
         count = rng.poisson(below[-1] * volume)
-        return self.relation(np.exp(np.interp(rng.random(count) * below[-1], below, np.log(mass))))
+        return np.exp(np.interp(rng.random(count) * below[-1], below, np.log(mass)))
+
+    def drawn(self, volume: float, rng: np.random.Generator) -> Array:
+        """HI masses [Msun/h] of such a sample."""
+        return self.relation(self.halos(volume, rng))

@@ -24,8 +24,8 @@ def shared(mass: Array, halos: Halos) -> Array:
     return out
 
 
-def scattered(mass: Array, odds: Array, rng: np.random.Generator) -> Array:
-    """Each of the masses ``(M,)`` on one of the particles ``(P,)``, taken by its odds, with replacement.
+def hosts(odds: Array, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """``count`` of the particles ``(P,)``, each taken by its odds, with replacement.
 
     Raises:
         InputError: for odds that are negative or all zero.
@@ -33,9 +33,13 @@ def scattered(mass: Array, odds: Array, rng: np.random.Generator) -> Array:
     below = np.cumsum(odds)
     if (odds < 0).any() or not 0 < below[-1] < np.inf:
         raise InputError(f"odds must be 0 or more with a positive sum, got {odds.min():g} to {odds.max():g}")
-    host = np.searchsorted(below, rng.random(len(mass)) * below[-1], side="right")
-    host = np.minimum(host, len(odds) - 1)
-    return np.bincount(host, mass, minlength=len(odds)).astype(np.float64)
+    host = np.searchsorted(below, rng.random(count) * below[-1], side="right")
+    return np.minimum(host, len(odds) - 1)
+
+
+def scattered(mass: Array, odds: Array, rng: np.random.Generator) -> Array:
+    """Each of the masses ``(M,)`` on one of the particles ``(P,)``, see ``hosts``."""
+    return np.bincount(hosts(odds, len(mass), rng), mass, minlength=len(odds)).astype(np.float64)
 
 
 def smoothed(field: Tensor, box_size: float, reach: float) -> Tensor:
