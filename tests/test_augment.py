@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from evaluation.multipoles import Multipoles, line_of_sight_cosine
 from gen.data.augment import Isometry, Symmetries
 from gen.errors import InputError
 from gen.fields import Fields, Grid
@@ -189,6 +190,24 @@ def test_axes_that_differ_are_not_exchanged_and_a_line_of_sight_is_left_alone() 
     assert all(g.axes[2] == 2 and not g.flips[2] for g in lightcone.isometries)
 
 
+def test_in_redshift_space_multipoles_stay_and_every_other_move_is_made() -> None:
+    """A box squeezed along the last axis: its quadrupole is kept, and lost if axes change places."""
+    box = grid(3, n=8)
+    noise = torch.randn(24, 1, 8, 8, 8, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    mu = line_of_sight_cosine(box)
+    modes = torch.fft.rfftn(noise, dim=(2, 3, 4)) * (1 + 2 * mu**2)
+    x = Fields.of(torch.fft.irfftn(modes, s=(8, 8, 8), dim=(2, 3, 4)))
+    multipoles = Multipoles(box)
+    before = multipoles(x.values)
+    seen = Symmetries(box, line_of_sight=2)
+    moved = seen(x, seed=0, step=0)
+    assert torch.allclose(multipoles(moved.values), before, rtol=1e-9, atol=1e-9)
+    assert len(seen.isometries) == 16 and {g.flips[2] for g in seen.isometries} == {False, True}
+    assert not any(torch.equal(a, b) for a, b in zip(moved.values, x.values, strict=True))
+    lost = multipoles(Symmetries(box)(x, seed=0, step=0).values)
+    assert lost[:, 1].mean() < 0.5 * before[:, 1].mean()
+
+
 def test_a_fixed_axis_is_not_rolled() -> None:
     ramp = torch.arange(4.0).expand(20, 1, 4, 4, 4)
     moved = Symmetries(grid(3, n=4), axes=(0, 1))(Fields.of(ramp), seed=0, step=0)
@@ -202,6 +221,7 @@ def test_a_fixed_axis_is_not_rolled() -> None:
         ({"vector_channels": [[0, 1, 1]]}, "3 different channels"),
         ({"coarse_vector_channels": [[0, 1]]}, "3 different channels"),
         ({"axes": [0, 3]}, "0 to 2"),
+        ({"line_of_sight": 3}, "an axis, 0 to 2, got 3"),
     ],
 )
 def test_symmetries_that_cannot_be_are_refused(arguments, words: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 import yaml
 from torch import Tensor
 
+from evaluation.multipoles import Multipoles
+from gen.data.module import FieldData
 from gen.data.simulated import Simulated
 from gen.errors import InputError
 from gen.fields import Grid
@@ -275,6 +278,22 @@ def test_a_set_is_made_and_read_back(tmp_path: Path) -> None:
     data = load_simulations(simulate(recipe, tmp_path, 1, progress=False)).check()
     assert data.unit == UNIT and data.space.names == ("Omega_m", "sigma_8", "z") and data.coarse is None
     assert (data.values > 0).all() and len(data) == 4
+
+
+def test_boxes_in_redshift_space_are_never_turned_onto_another_axis(tmp_path: Path) -> None:
+    path = tmp_path / "hi.yaml"
+    path.write_text(yaml.safe_dump(CONTENT | {"hi": CONTENT["hi"] | {"redshift_space": 1}}))
+    data = FieldData(Simulated(path, tmp_path / "cache", 1), batch_size=2)
+    data.setup()
+    simulations = data.simulations
+    assert simulations.line_of_sight == 2 and simulations.select(split="train").line_of_sight == 2
+    quadrupole = Multipoles(BOX)
+    true = quadrupole(simulations.select(split="train").values / 1e8)[:, 1]
+    for batch in islice(data.train_dataloader(), 4):
+        for found in quadrupole(batch.values / 1e8)[:, 1]:
+            assert min((found - t).abs().max() / t.abs().max() for t in true) < 1e-3
+    real = load_simulations(simulate(parse_recipe(CONTENT), tmp_path, 1, progress=False))
+    assert real.line_of_sight is None
 
 
 def test_a_rehearsal_takes_quick_boxes(tmp_path: Path) -> None:

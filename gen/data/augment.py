@@ -79,7 +79,8 @@ class Symmetries:
         coarse_vector_channels: the same for the coarse fields.
         spin_channels: pairs of channels Q, U (or the two of shear), of maps and of coarse ones alike.
         axes: the axes along which the field is homogeneous and among which it is isotropic, default
-            all; leave out a line of sight.
+            all; leave out that of a light cone.
+        line_of_sight: an axis that may be flipped and moved along but is like no other, as of redshift space.
 
     Raises:
         InputError: for axes or channels that do not exist.
@@ -92,11 +93,14 @@ class Symmetries:
         axes: Sequence[int] | None = None,
         coarse_vector_channels: Sequence[Sequence[int]] = (),
         spin_channels: Sequence[Sequence[int]] = (),
+        line_of_sight: int | None = None,
     ) -> None:
-        self.grid = grid
+        self.grid, self.line_of_sight = grid, line_of_sight
         self.axes = tuple(range(grid.dim)) if axes is None else tuple(axes)
         if not set(self.axes) <= set(range(grid.dim)):
             raise InputError(f"isotropic axes must be among 0 to {grid.dim - 1}, got {list(self.axes)}")
+        if line_of_sight is not None and line_of_sight not in range(grid.dim):
+            raise InputError(f"the line of sight must be an axis, 0 to {grid.dim - 1}, got {line_of_sight}")
         self.vector_channels = tuple(tuple(group) for group in vector_channels)
         self.coarse_vector_channels = tuple(tuple(group) for group in coarse_vector_channels)
         for group in self.vector_channels + self.coarse_vector_channels:
@@ -110,10 +114,11 @@ class Symmetries:
 
     def _isometries(self) -> tuple[Isometry, ...]:
         dim, cells = self.grid.dim, tuple(zip(self.grid.shape, self.grid.spacing, strict=True))
+        alike = set(self.axes) - {self.line_of_sight}
         moved = [
             p
             for p in permutations(range(dim))
-            if all(cells[a] == cells[j] and (a == j or {a, j} <= set(self.axes)) for j, a in enumerate(p))
+            if all(cells[a] == cells[j] and (a == j or {a, j} <= alike) for j, a in enumerate(p))
         ]
         flips = product(*((False, True) if j in self.axes else (False,) for j in range(dim)))
         return tuple(Isometry(p, f) for p, f in product(moved, list(flips)))

@@ -41,6 +41,7 @@ class SimulationSet:
         coarse_grid: its grid, of the same box.
         vector_channels, coarse_vector_channels: the channels that are x, y(, z) components of one vector.
         spin_channels: the pairs of channels that are Q and U, in values and in coarse alike.
+        line_of_sight: the axis along which fields are seen in redshift space, and so like no other.
     """
 
     grid: Grid
@@ -57,6 +58,7 @@ class SimulationSet:
     vector_channels: tuple[tuple[int, ...], ...] = ()
     coarse_vector_channels: tuple[tuple[int, ...], ...] = ()
     spin_channels: tuple[tuple[int, ...], ...] = ()
+    line_of_sight: int | None = None
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 + self.grid.dim or tuple(self.values.shape[2:]) != self.grid.shape:

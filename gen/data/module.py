@@ -121,7 +121,8 @@ class FieldData(LightningDataModule):
         data = self.simulations
         vectors = self.vector_channels or data.vector_channels
         coarse = self.coarse_vector_channels or data.coarse_vector_channels
-        moves = Symmetries(data.grid, vectors, None, coarse, data.spin_channels) if self.augment else None
+        turns = Symmetries(data.grid, vectors, None, coarse, data.spin_channels, data.line_of_sight)
+        moves = turns if self.augment else None
         return TrainingBatches(data, data.rows("train"), self.order, moves, self.first_batch)
 
     def val_dataloader(self) -> EvaluationBatches:

@@ -56,7 +56,7 @@ class HI:
     5, and its bias at k = 0.3 to 0.6 h/Mpc is 1.91, 2.21 and 2.77, where the halos' is 1.82, 2.21 and 2.83.
 
     In redshift space particles move by v / (a H) along the last axis, with the same seed from the same
-    places; then no symmetry turns that axis into another, so augment along axes 0 and 1 only.
+    places; then no symmetry turns that axis into another, and the set names it as its line of sight.
 
     Args:
         redshift_space: 1 for redshift space, 0 for real space.
@@ -82,7 +82,7 @@ class HI:
 
     def layout(self, grid: Grid) -> Layout:
         del grid
-        return Layout(UNIT)
+        return Layout(UNIT, line_of_sight=2 if self.redshift_space else None)
 
     def fields(self, cosmo: Cosmology, z: float, grid: Grid, seed: int, device: str = "cpu") -> Pair:
         n, side = grid.shape[0], grid.box_size[0]

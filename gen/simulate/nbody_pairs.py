@@ -57,6 +57,7 @@ class Layout:
     coarse_shape: tuple[int, ...] = ()
     coarse_vector_channels: tuple[tuple[int, ...], ...] = ()
     spin_channels: tuple[tuple[int, ...], ...] = ()
+    line_of_sight: int | None = None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from gen.data.base import SimulationSet
 
 SPLITS = ("train", "validation", "test")
+LATER = ("spin_channels", "line_of_sight")
+"""Parts of a layout that sets of older caches do not name, so they are named only where there is one."""
 
 
 def default_cache() -> Path:
@@ -180,7 +182,9 @@ def _write_manifest(folder: Path, recipe: SimulationRecipe, plan: list[Simulatio
         "simulations": [asdict(sim) for sim in plan],
     }
     if layout != Layout():
-        manifest["layout"] = {k: v for k, v in asdict(layout).items() if k != "spin_channels" or v}
+        manifest["layout"] = {
+            k: v for k, v in asdict(layout).items() if k not in LATER or v not in ((), None)
+        }
     text = json.dumps(manifest, indent=1)
     path = folder / "manifest.json"
     if path.exists():
@@ -243,6 +247,7 @@ def load_simulations(
         vector_channels=layout.vector_channels,
         coarse_vector_channels=layout.coarse_vector_channels,
         spin_channels=layout.spin_channels,
+        line_of_sight=layout.line_of_sight,
     )
 
 
