@@ -16,9 +16,22 @@ def sample_generator(seed: int, index: int, stream: str = "") -> torch.Generator
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
 
+class PlacedNoise(torch.Generator):
+    """A generator that knows where its numbers lie: fields that share places can share their noise there."""
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal numbers ``shape``, its last axes those of a grid; other ones at each call."""
+        raise NotImplementedError
+
+
 def normal(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
     """Standard normal numbers ``(len(generators), *shape)``, row i drawn from generator i alone."""
-    return torch.stack([torch.randn(tuple(shape), generator=g) for g in generators])
+    return torch.stack(
+        [
+            g.normal(shape) if isinstance(g, PlacedNoise) else torch.randn(tuple(shape), generator=g)
+            for g in generators
+        ]
+    )
 
 
 def student_t(generators: Sequence[torch.Generator], shape: Sequence[int], nu: float) -> Tensor:

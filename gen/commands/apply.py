@@ -121,7 +121,7 @@ def apply_to_file(
         pieces(local(emulator), cells, chunk), seed, device, out.resolve().with_name(f".{out.name}.chunks"),
     )  # fmt: skip
     told = describe_sampling(emulator, checkpoint, table, 1, seed) | {"chunk": chunk, "device": device}
-    _begin(job, {**told, "params": table.tolist(), "shape": cells, "coarse": boxes and boxes.stamp()})
+    begin(job.scratch, {**told, "params": table.tolist(), "shape": cells, "coarse": boxes and boxes.stamp()})
     try:
         _make_pieces(job, executor)
     except InputError:
@@ -155,17 +155,21 @@ def _cells(emulator: Emulator, boxes: CoarseBoxes | None, shape: Sequence[int] |
     return boxes.shape
 
 
-def _begin(job: _Job, task: dict[str, Any]) -> None:
-    """A folder for the pieces; those of the same task, interrupted, are kept."""
-    told, record = json.dumps(task, sort_keys=True), job.scratch / "task.json"
+def begin(scratch: Path, task: dict[str, Any]) -> None:
+    """A folder for the pieces; those of the same task, interrupted, are kept.
+
+    Raises:
+        InputError: if it cannot be made.
+    """
+    told, record = json.dumps(task, sort_keys=True), scratch / "task.json"
     if record.is_file() and record.read_text(encoding="utf-8") == told:
         return
-    shutil.rmtree(job.scratch, ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)
     try:
-        job.scratch.mkdir(parents=True)
+        scratch.mkdir(parents=True)
     except OSError as error:
         raise InputError(
-            f"cannot write beside {job.scratch}: {error.strerror}; give another place with -o"
+            f"cannot write beside {scratch}: {error.strerror}; give another place with -o"
         ) from error
     write_text(record, told)
 
@@ -204,8 +208,12 @@ def _prepare(job: _Job, row: int) -> None:
 
 
 @lru_cache(maxsize=1)
-def _loaded(checkpoint: Path, sha256: str, device: str) -> Emulator:
-    """The checkpoint, once a process; ``sha256`` is of the weights that are meant."""
+def loaded(checkpoint: Path, sha256: str, device: str) -> Emulator:
+    """The checkpoint, once a process; ``sha256`` is of the weights that are meant.
+
+    Raises:
+        InputError: if it is not there, or has changed.
+    """
     if not checkpoint.is_dir():
         raise InputError(f"a worker does not see {checkpoint}; all machines must share its folder")
     if read_config(checkpoint)["sha256"] != sha256:
@@ -218,7 +226,7 @@ def _made(
     checkpoint: Path, sha256: str, device: str, inputs: Path, params: list[float], piece: Piece, out: Path
 ) -> None:
     """Make one piece and lay it under its name."""
-    emulator = local(_loaded(checkpoint, sha256, device))
+    emulator = local(loaded(checkpoint, sha256, device))
     if not inputs.is_dir():
         raise InputError(f"a worker does not see {inputs}; all machines must share the folder of the output")
     # Copied on write, which never happens: torch takes no array that it must not write to.

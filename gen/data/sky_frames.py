@@ -28,6 +28,11 @@ class TangentPlane:
         """Of pixels in the plane, whose distance from the sphere's centre is 1."""
         return math.radians(self.size) / self.n
 
+    @property
+    def reach(self) -> float:
+        """From the centre to a corner [rad]."""
+        return math.atan(self.spacing * self.n / math.sqrt(2))
+
     def widened(self, border: int) -> TangentPlane:
         """The same pixels with some more at each edge."""
         n = self.n + 2 * border

@@ -47,6 +47,11 @@ class SkyMap:
         return math.isqrt(self.values.shape[1] // 12)
 
     @property
+    def seen(self) -> np.ndarray:
+        """Pixels ``(npix,)`` in which all channels are known."""
+        return np.asarray(np.isfinite(self.values).all(axis=0))
+
+    @property
     def pixel(self) -> float:
         """Side of a pixel [arcmin]."""
         return math.degrees(math.sqrt(math.pi / 3)) * 60 / self.nside
@@ -109,7 +114,9 @@ def read_sky(path: Path, channels: int) -> SkyMap:
     return SkyMap(sky, table.ordering, table.unit, coordinates, convention, columns)
 
 
-def write_sky(path: Path, sky: SkyMap, cards: Mapping[str, Any], told: Mapping[str, Any], overwrite: bool) -> None:
+def write_sky(
+    path: Path, sky: SkyMap, cards: Mapping[str, Any], told: Mapping[str, Any], *, overwrite: bool = False
+) -> None:
     """A HEALPix FITS file in float32 of the map's own ordering, coordinates, unit and convention.
 
     Args:

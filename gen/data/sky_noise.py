@@ -16,8 +16,10 @@ from gen.data.sky_frames import TangentPlane
 from gen.data.sky_patches import centres, near
 from gen.noise import PlacedNoise
 
+SUB = 2
+"""Sides of a bin along the side of a patch's cell."""
 FINER = 2
-"""Sides of the noise's pixels, at least, along the side of a patch's."""
+"""Sides of the noise's pixels, at least, along the side of a bin."""
 _SIDE = math.sqrt(math.pi / 3)
 """Of a HEALPix pixel [rad], times nside."""
 _TURN = 2 * math.pi * 2.0**-53
@@ -27,11 +29,12 @@ class SkyNoise(PlacedNoise):
     r"""Noise of a patch's cells, taken from one white noise on the sphere.
 
     The sphere's noise is a normal number for each pixel of a fine HEALPix grid, a function of the seed, of
-    the channel and of the pixel (``at``); none is stored. A patch's cell takes the sum of those whose centres
-    lie in it, over the root of their number. As each pixel lies in one cell, the noise of a patch is white
-    and normal to the last digit, as its emulator expects. Two patches that share a piece of sky share their
-    noise there on scales above a cell; of waves of multipole l, ``sinc^2(l a / 2)`` along each axis is
-    common, a the cell: 0.95 at 1/sigma of a beam of 12 arcmin for a = 3.75.
+    the channel and of the pixel (``at``); none is stored. Bins half as wide as a patch's cells take the sum
+    of those whose centres lie in them, over the root of their number; the waves of the bins that the cells
+    can hold are the noise. As each pixel lies in one bin, and each wave is one of theirs, the noise of a
+    patch is white and normal, as its emulator expects. Two patches that share a piece of sky share their
+    noise there: of waves of multipole l, ``sinc^2(l b / 2)`` along each axis is common, b the bin, 0.99 at
+    1/sigma of a beam of 12 arcmin for cells of 3.75.
 
     Successive calls are successive channels, the same for every patch of a seed. Cells beyond the margin are
     filled with numbers of the patch's own.
@@ -47,50 +50,46 @@ class SkyNoise(PlacedNoise):
         return super().__new__(cls)
 
     def __init__(self, plane: TangentPlane, margin: int, seed: int) -> None:
-        self.plane, self.sphere, self.channel = plane.widened(margin), seed, 0
+        self.plane, self.margin, self.sphere, self.channel = plane, margin, seed, 0
+        # odd, so that every wave has its partner
+        self.side = (plane.n + 2 * margin) | 1
         own = hashlib.sha256(f"cosmozoo/sky/{seed}/{plane.centre}".encode()).digest()
         self.manual_seed(int.from_bytes(own[:8], "little", signed=True))
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Numbers ``(..., h, w)``, the first cells of which are the patch's and its margin's."""
         drawn = torch.randn(tuple(shape), generator=self)
-        rows, columns = (min(side, self.plane.n) for side in shape[-2:])
+        rows, columns = (min(n, self.side) for n in shape[-2:])
         for one in drawn.view(-1, *shape[-2:]):
-            placed = torch.from_numpy(self._placed().astype(np.float32))
-            seen = torch.from_numpy(self._members > 0)[:rows, :columns]
-            one[:rows, :columns] = torch.where(seen, placed[:rows, :columns], one[:rows, :columns])
+            one[:rows, :columns] = torch.from_numpy(self._placed()[:rows, :columns].astype(np.float32))
         return drawn
 
     def _placed(self) -> np.ndarray:
-        """The next channel ``(n, n)``."""
-        numbers = at(f"{self.sphere}/{self.channel}", self._pixels)
+        """The next channel ``(side, side)``."""
+        pixels, bins, members = self._sky
+        numbers = at(f"{self.sphere}/{self.channel}", pixels)
         self.channel += 1
-        n = self.plane.n
-        total = np.bincount(self._cells, numbers, n * n).reshape(n, n)
-        return total / np.sqrt(np.maximum(self._members, 1))
+        total = np.bincount(bins, numbers, len(members)) / np.sqrt(np.maximum(members, 1))
+        none = np.flatnonzero(members == 0)  # hardly ever any
+        total[none] = torch.randn(len(none), generator=self, dtype=torch.float64).numpy()
+        waves = np.fft.fft2(total.reshape(SUB * self.side, SUB * self.side))
+        k = np.rint(np.fft.fftfreq(self.side, 1 / self.side)).astype(np.int64)
+        # from the centres of bins to those of cells
+        shift = np.exp(1j * np.pi * (SUB - 1) / (SUB * self.side) * k)
+        return np.fft.ifft2(waves[np.ix_(k, k)] * shift[:, None] * shift).real / SUB
 
     @cached_property
-    def _sky(self) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels of the noise, and the cell that each lies in."""
-        nside = 2 ** math.ceil(math.log2(_SIDE * FINER / self.plane.spacing))
-        grid, n = HEALPix(nside, order="nested"), self.plane.n
-        pixels = near(grid, np.array(self.plane.centre), math.atan(self.plane.spacing * n / math.sqrt(2)))
-        row, column = (np.floor(x + 0.5).astype(np.int64) for x in self.plane.pixels(centres(grid, pixels)))
+    def _sky(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pixels of the noise, the bin that each lies in, and how many each bin holds."""
+        around = self.plane.widened(self.margin + 1)
+        nside = 2 ** math.ceil(math.log2(_SIDE * FINER * SUB / around.spacing))
+        grid, n = HEALPix(nside, order="nested"), SUB * self.side
+        pixels = near(grid, np.array(around.centre), around.reach)
+        places = self.plane.pixels(centres(grid, pixels))
+        row, column = (np.floor(SUB * (x + self.margin + 0.5)).astype(np.int64) for x in places)
         inside = (row >= 0) & (row < n) & (column >= 0) & (column < n)
-        return pixels[inside], (row * n + column)[inside]
-
-    @cached_property
-    def _pixels(self) -> np.ndarray:
-        return self._sky[0]
-
-    @cached_property
-    def _cells(self) -> np.ndarray:
-        return self._sky[1]
-
-    @cached_property
-    def _members(self) -> np.ndarray:
-        """How many pixels each cell holds ``(n, n)``; hardly ever none."""
-        return np.bincount(self._cells, minlength=self.plane.n**2).reshape(self.plane.n, self.plane.n)
+        bins = (row * n + column)[inside]
+        return pixels[inside], bins, np.bincount(bins, minlength=n * n)
 
 
 def at(name: str, places: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import astropy.units as u
 import numpy as np
@@ -14,7 +15,8 @@ from tqdm import tqdm
 from gen.data.sky_frames import TangentPlane
 from gen.errors import InputError
 
-_COARSE = 16
+_COARSE = 64
+_SLICE = 2**20
 _RADIUS = 1.2
 """Of the circle around a pixel [rad], times nside: 0.84 for nside 1, 1.07 for 16 (Gorski et al. 2005)."""
 
@@ -73,24 +75,36 @@ class Mosaic:
         Raises:
             InputError: for another shape than the plane's, or values that are not finite.
         """
-        if patch.shape != (len(self.total), plane.n, plane.n) or not np.isfinite(patch).all():
-            raise InputError(
-                f"a patch must have shape {(len(self.total), plane.n, plane.n)} and finite values, got "
-                f"{patch.shape}"
-            )
-        reach = math.atan(plane.spacing * plane.n / math.sqrt(2))
-        held = near(self.grid, np.array(plane.centre), reach)
-        vectors = centres(self.grid, held)
+        pixels, w, (values,) = self.placed([patch], plane)
+        self.total[:, pixels] += w * values
+        self.weight[pixels] += w
+
+    def placed(
+        self, patches: Sequence[np.ndarray], plane: TangentPlane
+    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Pixels of the map inside a plane, their weights, and what each patch holds there ``(C, m)``.
+
+        Raises:
+            InputError: as ``add``.
+        """
+        for patch in patches:
+            if patch.shape != (len(self.total), plane.n, plane.n) or not np.isfinite(patch).all():
+                raise InputError(
+                    f"a patch must have shape {(len(self.total), plane.n, plane.n)} and finite values, got "
+                    f"{patch.shape}"
+                )
+        pixels = near(self.grid, np.array(plane.centre), plane.reach)
+        vectors = centres(self.grid, pixels)
         row, column = plane.pixels(vectors)
         inside = (row > 0) & (row < plane.n - 1) & (column > 0) & (column < plane.n - 1)
-        held, vectors, row, column = held[inside], vectors[inside], row[inside], column[inside]
-        values = _between(patch.astype(np.float64), row, column)
-        if len(values) == 3:
-            p = (values[1] + 1j * values[2]) * np.conj(plane.turn(vectors))
-            values[1:] = p.real, p.imag
-        w = weight(plane, row, column)
-        self.total[:, held] += w * values
-        self.weight[held] += w
+        pixels, vectors, row, column = pixels[inside], vectors[inside], row[inside], column[inside]
+        found = [_between(patch.astype(np.float64), row, column) for patch in patches]
+        if len(self.total) == 3:
+            turn = np.conj(plane.turn(vectors))
+            for values in found:
+                p = (values[1] + 1j * values[2]) * turn
+                values[1:] = p.real, p.imag
+        return pixels, weight(plane, row, column), found
 
     def map(self) -> np.ndarray:
         """The map ``(C, npix)``; NaN where no patch lies."""
@@ -130,11 +144,28 @@ def mosaic(
 def near(grid: HEALPix, centre: np.ndarray, reach: float) -> np.ndarray:
     """Pixels within ``reach`` [rad] of a direction, and more: the children of coarse pixels there."""
     coarse = min(_COARSE, grid.nside)
-    parents = centres(HEALPix(coarse, order="nested"), np.arange(12 * coarse**2))
-    held = np.flatnonzero(parents @ centre > math.cos(min(math.pi, reach + _RADIUS / coarse)))
+    held = np.flatnonzero(_all_centres(coarse) @ centre > math.cos(min(math.pi, reach + _RADIUS / coarse)))
     children = (grid.nside // coarse) ** 2
     nested = (held[:, None] * children + np.arange(children)).ravel()
     return nested if grid.order == "nested" else np.asarray(grid.nested_to_ring(nested))
+
+
+@lru_cache(maxsize=4)
+def _all_centres(nside: int) -> np.ndarray:
+    """Of a coarse grid, NESTED."""
+    return centres(HEALPix(nside, order="nested"), np.arange(12 * nside**2))
+
+
+def by_parent(grid: HEALPix, nside: int, maps: Sequence[np.ndarray]) -> np.ndarray:
+    """Sums ``(len(maps), 12 nside^2)`` of maps ``(npix,)`` over the pixels of a coarser grid, NESTED."""
+    children = (grid.nside // nside) ** 2
+    sums = np.zeros((len(maps), 12 * nside**2))
+    for start in range(0, len(maps[0]), _SLICE):
+        pixels = np.arange(start, min(start + _SLICE, len(maps[0])))
+        parents = (pixels if grid.order == "nested" else np.asarray(grid.ring_to_nested(pixels))) // children
+        for total, values in zip(sums, maps, strict=True):
+            total += np.bincount(parents, values[pixels], len(total))
+    return sums
 
 
 def _between(patch: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
