@@ -15,6 +15,7 @@ from gen.simulate.galaxies import Galaxies
 from gen.simulate.hi import HI
 from gen.simulate.nbody_pairs import Density, SuperResolution
 from gen.simulate.recipe import SimulationRecipe, Training, read_recipe
+from gen.simulate.reionisation import Reionisation
 from gen.simulate.run import SPLITS, default_cache, is_simulated, load_simulations, simulate
 from gen.simulate.sources import Lognormal, NBody
 
@@ -70,6 +71,8 @@ def _stand_in(recipe: SimulationRecipe) -> SimulationRecipe:
         source, training = Lognormal(), Training(8, 2, 8, 4)
     elif isinstance(source, Dust):
         source, training = replace(source, depth=4), Training(4, 2, 1, 4)
+    elif isinstance(source, Reionisation):
+        source, training = replace(source, oversampling=2), Training(4, 2, 1, 4)
     elif isinstance(source, Galaxies):  # second order makes no halos
         source, training = replace(source, steps=2), Training(4, 2, 1, 4)
     elif isinstance(source, HI):

@@ -18,6 +18,7 @@ from gen.simulate.field_pairs import Initial, Intermediate, NeutrinoLike, Refine
 from gen.simulate.galaxies import Galaxies
 from gen.simulate.hi import HI
 from gen.simulate.nbody_pairs import Density, Displacement, SuperResolution
+from gen.simulate.reionisation import Reionisation
 from gen.simulate.sources import Lognormal, NBody
 from gen.simulate.strict import mapping, only, outside, record
 from gen.simulate.theory import Cosmology
@@ -41,13 +42,14 @@ SOURCES = {
     "neutrino_like": NeutrinoLike,
     "galaxies": Galaxies,
     "hi": HI,
+    "reionisation": Reionisation,
     "dust": Dust,
 }
 """Keys of a recipe and what they make: maps of the sky, boxes at one redshift, or patches of foregrounds."""
 MapSource = NBody | Lognormal
 BoxSource = (
     Displacement | Density | SuperResolution | SuperResolutionSlab | Refinement | Initial | Intermediate
-    | NeutrinoLike | Galaxies | HI
+    | NeutrinoLike | Galaxies | HI | Reionisation
 )  # fmt: skip
 REGIONS = ("interior", "edge", "extrapolation")
 
@@ -202,8 +204,7 @@ def parse_recipe(content: Any, where: str = "recipe") -> SimulationRecipe:
     if len(sources) != 1:
         raise InputError(f"{where} needs exactly one of {', '.join(SOURCES)}, got {sources or 'none'}")
     source = record(SOURCES[sources[0]], top[sources[0]] or {}, f"{where}: {sources[0]}")
-    training = top.get("training")
-    tests = top.get("test") or []
+    training, tests = top.get("training"), top.get("test") or []
     if not isinstance(tests, list):
         raise InputError(f"{where}: test must be a list of cosmologies, got {type(tests).__name__}")
     name, seed = top["name"], top["seed"]
@@ -257,8 +258,8 @@ def _check(recipe: SimulationRecipe, where: str) -> None:
 def _check_names(source: MapSource | BoxSource | Dust, names: tuple[str, ...], where: str) -> None:
     """That the space has the parameters that the source needs, in their order."""
     needed = tuple(source.ranges) if isinstance(source, Dust) else PARAMETERS
-    if isinstance(source, Intermediate | NeutrinoLike):
-        needed += (REDSHIFT,) if isinstance(source, Intermediate) else (REDSHIFT, MASS)
+    if isinstance(source, Intermediate | NeutrinoLike | Reionisation):
+        needed += (REDSHIFT, MASS) if isinstance(source, NeutrinoLike) else (REDSHIFT,)
     more = needed == PARAMETERS and not isinstance(source, MapSource)
     if names != needed and not (more and names == (*PARAMETERS, REDSHIFT)):
         wanted = f", and {REDSHIFT} if wanted" if more else ""
@@ -278,7 +279,7 @@ def _check_source(recipe: SimulationRecipe, where: str) -> None:
         for name, ends in source.ranges.items():
             _check_range(recipe, where, name, name, ends)
     else:
-        between = source.redshifts if isinstance(source, Intermediate) else (0.0, HIGHEST_REDSHIFT)
+        between = getattr(source, "redshifts", (0.0, HIGHEST_REDSHIFT))
         _check_range(recipe, where, REDSHIFT, "redshifts", between)
         _check_range(recipe, where, MASS, "masses [eV]", (0.0, HIGHEST_MASS))
     if any(part.maps != 1 for part in (recipe.training, *recipe.test) if part is not None):
