@@ -22,6 +22,7 @@ examples:
   cosmozoo train recipes/convergence_2d_wgan_gp.yaml --out runs/wgan_gp
   cosmozoo sample checkpoints/convergence_2d_wgan_gp --params Omega_m=0.3,sigma_8=0.8 -n 64 -o maps.h5
   cosmozoo apply checkpoints/displacement_3d --coarse zeldovich.h5 --chunk 64 -o displacements.h5
+  cosmozoo apply runs/dust --coarse sky_80.fits --params slope=-3.1,lam=3,f_M=0.5 -o sky_12.fits
   cosmozoo explore checkpoints/convergence_2d_wgan_gp -o latents.png
   cosmozoo report checkpoints/convergence_2d_wgan_gp -o report
   cosmozoo compare checkpoints/convergence_2d_wgan_gp checkpoints/convergence_2d_dcgan

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from astropy.io import fits
+from astropy_healpix import HEALPix
 from test_healpix import nested_of_ring, write_map
 from test_healpix_iqu import sky_of_e, vectors_of
 from test_small_scales import COARSE, FINE, PATCH, dust, emulator
@@ -57,15 +58,36 @@ def lognormal(radius: float = 7.0) -> np.ndarray:
     return sky
 
 
+class Kept(Blend):
+    """A blend that remembers itself, and a sky in which each patch is pasted over those before.
+
+    In it every other patch has its small scales turned over, as if neighbours shared nothing.
+    """
+
+    last: Kept
+    pasted: np.ndarray
+    count = 0
+
+    def add_scales(self, patch: np.ndarray, small: np.ndarray, plane: TangentPlane) -> None:
+        if not self.weight.any():
+            Kept.last, self.pasted = self, np.full_like(self.total, np.nan)
+        super().add_scales(patch, small, plane)
+        pixels, _, (values,) = self.placed([patch - 2 * small * (self.count % 2)], plane)
+        self.pasted[:, pixels] = values
+        self.count += 1
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fitted checkpoint, a coarse sky, and the sky made of it."""
+    """A fitted checkpoint, a coarse sky, and the sky made of it, whose blend is kept."""
     folder = tmp_path_factory.mktemp("sky")
     made = emulator(summary_weight=0.0)
     made.fit(dust(PATCH, 12))
     save(made.eval(), folder / "toy", "# toy\n")
     write_sky(folder / "coarse.fits", SkyMap(lognormal(), "RING", "uK_RJ", "G"), {}, {})
-    apply_to_sky(folder / "toy", folder / "coarse.fits", TEXT, folder / "fine.fits", seed=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(apply_sky, "Blend", Kept)
+        apply_to_sky(folder / "toy", folder / "coarse.fits", TEXT, folder / "fine.fits", seed=1)
     return folder
 
 
@@ -193,47 +215,50 @@ def inside(sky: SkyMap, radius: float) -> np.ndarray:
     return np.flatnonzero(vectors_of(sky.nside) @ CENTRE > math.cos(math.radians(radius)))
 
 
-def overlaps(sky: SkyMap, folder: Path) -> tuple[np.ndarray, list[TangentPlane]]:
-    """f = sum w^2 of every pixel, 1 in the middle of a patch, and the patches."""
-    toy = apply_sky.load(folder / "toy")
-    assert isinstance(toy, SmallScales)
-    plan = layout(toy, sky)
-    blend = Blend(sky.nside, channels=1)
-    for plane in plan.planes:
-        pixels, w, _ = blend.placed([np.zeros((1, plane.n, plane.n))], plane)
-        blend.weight[pixels] += w
-        blend.squares[pixels] += w**2
-    return blend.squares / np.where(blend.weight > 0, blend.weight, 1) ** 2, list(plan.planes)
+def test_overlaps_are_as_rough_as_the_patches_that_meet_there(folder: Path) -> None:
+    """Variance of the sky's small scales over that of the patches' own at the same pixels, by overlap.
+
+    Patches share their noise, so little is to be given back: rho is far from 0, and weighted means alone
+    would have lost no more than what is seen here.
+    """
+    blend, inner = Kept.last, inside(read_sky(folder / "coarse.fits", 1), 6.0)
+    weight, share = blend.weight[inner], (blend.squares[inner] / blend.weight[inner] ** 2)
+    rho = blend.agreement()[0]
+    assert rho > 0.7
+    mean, own = blend.small[0, inner] / weight, blend.power[0, inner] / weight
+    made = blend.map()[0, inner] - blend.total[0, inner] / weight + mean
+    for low, high in ((0, 0.5), (0.5, 0.6), (0.6, 0.8), (0.8, 1)):
+        part = (share >= low) & (share < high)
+        assert part.sum() > 200
+        assert (made[part] ** 2).sum() / own[part].sum() == pytest.approx(1, abs=0.06)
+    assert (mean**2).sum() / own.sum() < 0.97, "means alone would be smoother"
 
 
-def test_overlaps_are_as_rough_as_middles_and_seams_do_not_show(folder: Path) -> None:
-    """ln(M / c) of the sky: spread where patches meet over that in their middles, and the sharpest steps.
+def steps(sky: np.ndarray, pixels: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """Squares of those of ln I from pixels to their neighbours."""
+    return ((np.log(sky[around]) - np.log(sky[pixels])) ** 2).mean(0)
 
-    Errors are those of some 25 independent pieces of the coarse beam's size in each, and the steps across
-    the lines where patches end are held against steps elsewhere.
+
+def test_seams_do_not_show(folder: Path) -> None:
+    """Steps along the lines where patches end over those elsewhere: 1, and more if strangers are pasted.
+
+    The floor is the coarse sky's own, which knows nothing of patches.
     """
     sky, made = (read_sky(folder / name, 1) for name in ("coarse.fits", "fine.fits"))
-    share, planes = overlaps(sky, folder)
-    r = np.log(made.values[0] / sky.values[0])
     inner = inside(sky, 6.0)
-    middle, meeting = inner[share[inner] > 0.75], inner[share[inner] < 0.55]
-    assert min(len(middle), len(meeting)) > 200
-    assert r[meeting].std() / r[middle].std() == pytest.approx(1, abs=0.2)
-    # a line where a patch ends: pixels within a pixel's width of its edge
-    vectors = vectors_of(NSIDE)
-    grid_edge = np.zeros(NPIX, dtype=bool)
-    for plane in planes:
-        row, column = plane.pixels(vectors[inner])
-        ahead = vectors[inner] @ np.array(plane.centre) > 0.9
+    vectors, ends = vectors_of(NSIDE)[inner], np.zeros(len(inner), dtype=bool)
+    for plane in layout_of(folder, sky).planes:
+        row, column = plane.pixels(vectors)
         depth = np.minimum.reduce([row, column, plane.n - 1 - row, plane.n - 1 - column])
-        grid_edge[inner[ahead & (np.abs(depth) < 1.0)]] = True
-    from astropy_healpix import HEALPix
-
+        ends |= (vectors @ np.array(plane.centre) > 0.9) & (np.abs(depth) < 1)
+    assert 200 < ends.sum() < 0.5 * len(ends)
     around = HEALPix(NSIDE, order="ring").neighbours(inner)
-    steps = np.abs(np.log(made.values[0][around]) - np.log(made.values[0][inner])).mean(0)
-    across, elsewhere = steps[grid_edge[inner]], steps[~grid_edge[inner]]
-    assert len(across) > 100
-    assert across.mean() / elsewhere.mean() == pytest.approx(1, abs=0.1)
+    floor, smooth, pasted = (
+        steps(x, inner, around)[ends].mean() / steps(x, inner, around)[~ends].mean()
+        for x in (sky.values[0], made.values[0], Kept.last.pasted[0])
+    )
+    assert smooth == pytest.approx(1, abs=max(0.05, 2 * abs(floor - 1)))
+    assert pasted > smooth + 0.05
 
 
 def test_large_scales_are_those_of_the_coarse_sky(folder: Path) -> None:
@@ -268,16 +293,15 @@ class Interrupted(Exception):
 def test_nested_skies_are_the_same_and_a_killed_run_goes_on(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same disc, smaller, in both orders; the second run is killed in its third batch and goes on."""
-    from astropy_healpix import HEALPix
-
+    """The same disc, smaller, in both orders; the second run is killed in its second batch and goes on."""
     ring = read_sky(folder / "coarse.fits", 1)
-    far = np.setdiff1d(np.arange(NPIX), inside(ring, 2.0))
+    far = np.setdiff1d(np.arange(NPIX), inside(ring, 1.5))
     ring.values[:, far] = np.nan
     order = np.asarray(HEALPix(NSIDE, order="nested").nested_to_ring(np.arange(NPIX)))
     nested = replace(ring, values=ring.values[:, order], ordering="NESTED")
     for name, sky in (("ring", ring), ("nested", nested)):
         write_sky(tmp_path / f"{name}.fits", sky, {}, {})
+    monkeypatch.setattr(SmallScales, "micro_batch", 3)
     first = apply_to_sky(folder / "toy", tmp_path / "ring.fits", TEXT, tmp_path / "a.fits")
     made, count = apply_sky.small_scales, []
 
@@ -292,7 +316,8 @@ def test_nested_skies_are_the_same_and_a_killed_run_goes_on(
     with pytest.raises(Interrupted):
         apply_to_sky(*told)
     second = apply_to_sky(*told)
-    assert len(count) == 2 + math.ceil(len(layout_of(folder, nested).planes) / 8) - 1
+    batches = math.ceil(len(layout_of(folder, nested).planes) / 3)
+    assert batches > 1 and len(count) == batches + 1, "the first batch was not made again"
     assert np.allclose(second.values, first.values[:, order], rtol=1e-5, equal_nan=True)
     assert read_sky(tmp_path / "b.fits", 1).ordering == "NESTED"
 
@@ -308,8 +333,8 @@ def test_small_scales_are_what_the_wide_beam_does_not_tell() -> None:
     x = torch.arange(64) * 7.5 / 60
     long, short = (torch.sin(2 * math.pi * x / side).expand(1, 1, 64, 64) for side in (8.0, 0.8))
     deep = (..., slice(20, -20), slice(20, -20))
-    assert small_scales(toy, 5 + long)[deep].abs().max() < 0.03
-    assert (small_scales(toy, 5 + short) - short)[deep].abs().max() < 0.03
+    assert small_scales(toy, 5 + long)[deep].abs().max() < 0.05
+    assert (small_scales(toy, 5 + short) - short)[deep].abs().max() < 0.05
 
 
 def test_gaps_are_filled_from_around_and_patches_in_the_dark_are_skipped() -> None:
@@ -373,7 +398,7 @@ def with_nan() -> np.ndarray:
         (flat(), {"ORDERING": "'SPIRAL  '"}, (), "ORDERING = SPIRAL, which must be RING or NESTED"),
         (flat(128), {}, (), "pixels of 27.5 arcmin, larger than the fine beam of 20"),
         (flat(128), {}, (), "give the coarse sky at nside 256 or more"),
-        (flat() * 0 - 1.6375e30, {}, (), "no seen pixel"),
+        (flat() * 0 - 1.6375e30, {}, (), "unseen"),
         (flat(), {}, ("--shape", "8,8"), "made at its own nside"),
         (flat(), {}, ("--params", "slope=-9"), "slope"),
         (flat(), {"INDXSCHM": "'EXPLICIT'"}, (), "part of the sky"),

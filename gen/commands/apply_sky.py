@@ -267,7 +267,7 @@ def small_scales(emulator: SmallScales, maps: Tensor) -> Tensor:
 
 def _joined(emulator: SmallScales, sky: SkyMap, plan: Layout, scratch: Path) -> np.ndarray:
     """The sky of all patches; NaN where the coarse one is not seen."""
-    blend = Blend(sky.nside, sky.ordering, len(sky.values))
+    blend = Blend(sky.nside, sky.ordering, len(sky.values), sky.seen)
     with tqdm(total=len(plan.planes), desc="sky", unit="patch", disable=None) as bar:
         for number, planes in enumerate(_batches(emulator, plan)):
             made, small = np.load(scratch / f"{number}.npy", allow_pickle=False)

@@ -7,7 +7,8 @@ import numpy as np
 from gen.data.sky_frames import TangentPlane
 from gen.data.sky_patches import Mosaic, by_parent
 
-_PARENTS = 16
+_PIECES = 4
+"""nside of the pieces of sky that count alike: large, for what is divided by fluctuates in small ones."""
 
 
 class Blend(Mosaic):
@@ -21,10 +22,15 @@ class Blend(Mosaic):
 
     Args:
         nside, ordering, channels: as of ``Mosaic``. Q and U have one rho.
+        seen: pixels ``(npix,)`` in which rho is measured, by default all; where patches were filled in, each
+            is filled in its own way.
     """
 
-    def __init__(self, nside: int, ordering: str = "RING", channels: int = 3) -> None:
+    def __init__(
+        self, nside: int, ordering: str = "RING", channels: int = 3, seen: np.ndarray | None = None
+    ) -> None:
         super().__init__(nside, ordering, channels)
+        self.seen = np.ones(len(self.weight), dtype=bool) if seen is None else seen
         self.small = np.zeros_like(self.total)
         self.power = np.zeros((min(channels, 2), len(self.weight)))
         self.squares = np.zeros_like(self.weight)
@@ -45,13 +51,15 @@ class Blend(Mosaic):
     def agreement(self) -> np.ndarray:
         """rho of I, or of I and of Q and U, in 0 to 1; 1 where nothing overlaps.
 
-        Every piece of sky of some 4 degrees counts by its overlap alone, however bright it is.
+        Every piece of sky of some 15 degrees counts by its overlap alone, however bright it is.
         """
         weight, share = self._shares()
-        found = []
-        for mean, each in zip(_spins((self.small / weight) ** 2), self.power / weight, strict=True):
+        found, seen = [], self.seen
+        for mean, each in zip(_spins((self.small / weight) ** 2), seen * self.power / weight, strict=True):
             sums = by_parent(
-                self.grid, min(_PARENTS, self.grid.nside), [mean - share * each, (1 - share) * each, each]
+                self.grid,
+                min(_PIECES, self.grid.nside),
+                [seen * mean - share * each, (1 - share) * each, each],
             )
             together, possible, all_of_it = sums[:, sums[2] > 0]
             overlap = (possible / all_of_it).sum()

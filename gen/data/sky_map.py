@@ -109,7 +109,7 @@ def read_sky(path: Path, channels: int) -> SkyMap:
     if convention == "IAU":
         sky[2] = -sky[2]
     if not np.isfinite(sky).all(0).any():
-        raise InputError(f"{path} has no seen pixel; give a map that sees a part of the sky")
+        raise InputError(f"{path} has no pixel in which I, Q and U are all seen; give another map")
     coordinates = str(table.header.get("COORDSYS", "")).strip()
     return SkyMap(sky, table.ordering, table.unit, coordinates, convention, columns)
 
