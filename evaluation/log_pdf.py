@@ -40,7 +40,10 @@ class LogBins:
         """
         positive = values[values > 0]
         if not len(positive):
-            raise InputError("logarithmic bins need positive values, and the reference holds none")
+            raise InputError(
+                "logarithmic bins need positive values, and the reference holds none; leave log_pdf out of "
+                "the statistics"
+            )
         top = positive.max() * (1 + 1e-6)
         decades = np.ceil(np.log10(top / np.quantile(positive, tail)))
         n = per_decade * int(np.clip(decades, 1, MOST_DECADES))

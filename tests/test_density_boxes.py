@@ -113,6 +113,11 @@ def truncated(path: Path) -> Path:
     return path
 
 
+def empty(path: Path) -> Path:
+    h5py.File(path, "w").close()
+    return path
+
+
 ALONE: Any = {"fractions": (0, 0, 1)}
 BAD: list[tuple[str, Callable[[Path], DensityBoxes]]] = [
     ("must be one of .*got 'g/cm", lambda p: DensityBoxes(tng(p, hi(8), units="g/cm^3"))),
@@ -124,6 +129,9 @@ BAD: list[tuple[str, Callable[[Path], DensityBoxes]]] = [
     ("is truncated", lambda p: DensityBoxes(truncated(tng(p, hi(16))))),
     ("dataset 'rho' is missing, it holds HI", lambda p: DensityBoxes(tng(p, hi(8)), "rho")),
     ("must be named, it holds", lambda p: DensityBoxes(tng(p, hi(8), other=hi(8)))),
+    (r"a 3D dataset is needed, it holds HI \(8, 8\)", lambda p: DensityBoxes(tng(p, hi(8)[0]))),
+    ("must hold numbers, got .S1", lambda p: DensityBoxes(tng(p, np.full((4, 4, 4), b"a")))),
+    ("a 3D dataset is needed, it holds no dataset; give another file", lambda p: DensityBoxes(empty(p))),
     ("must be a cube", lambda p: DensityBoxes(tng(p, hi(8)[:4]))),
     ("NaN or infinite", lambda p: DensityBoxes(tng(p, np.where(hi(8) < 9, np.nan, hi(8))), **ALONE)),
     ("no whole number of cubes of 3", lambda p: DensityBoxes(tng(p, hi(8)), crop=3)),

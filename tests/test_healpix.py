@@ -14,6 +14,7 @@ from gen.errors import InputError
 
 NSIDE = 16
 NPIX = 12 * NSIDE**2
+EVERY_SECOND = np.where(np.arange(NPIX) % 2, 1.0, -1.6375e30)
 
 
 def ring_vectors(nside: int) -> np.ndarray:
@@ -203,7 +204,10 @@ def test_arrays_need_ordering_and_unit(tmp_path: Path) -> None:
         (lambda p: [write_map(p / "q.fits", {"Q_POLARISATION": np.ones(NPIX)})], {}, "polarisation"),
         (lambda p: [write_fits(p / "i.fits", image(0))], {}, "no HEALPix table.*FitsImages"),
         (lambda p: [write_map(p / "c.fits", {"I": np.ones(NPIX)})], {}, "1 everywhere"),
-        (lambda p: [write_map(p / "u.fits", {"I": np.full(NPIX, np.nan)})], {}, "touches unseen pixels"),
+        (lambda p: [write_map(p / "u.fits", {"I": np.full(NPIX, np.nan)})], {}, "all pixels of column 'I'"),
+        (lambda p: [write_map(p / "h.fits", {"I": EVERY_SECOND})], {}, "touches unseen pixels"),
+        (lambda p: skies(p, 1, ordering="RIGN"), {}, "ORDERING = RIGN, which must be RING or NESTED"),
+        (lambda p: skies(p, 1, ordering=None), {}, "does not say its ordering; give ordering"),
         (lambda p: [(p / "none.fits")], {}, "does not exist"),
     ],
 )
@@ -211,6 +215,13 @@ def test_bad_maps_get_one_sentence(tmp_path: Path, make, arguments: dict, words:
     source = HealpixPatches(make(tmp_path), patch=8, size=15, fractions=(0, 0, 1), **arguments)
     with pytest.raises(InputError, match=words):
         source.load()
+
+
+def test_an_ordering_that_a_header_lacks_can_be_given(tmp_path: Path) -> None:
+    one = {"patch": 8, "size": 15, "fractions": (0, 0, 1)}
+    told = HealpixPatches(skies(tmp_path, 1), **one).load()
+    given = HealpixPatches(skies(tmp_path, 1, ordering=None), ordering="RING", **one).load()
+    assert given.values.equal(told.values)
 
 
 def test_damaged_files_get_one_sentence(tmp_path: Path) -> None:

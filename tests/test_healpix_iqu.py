@@ -277,7 +277,16 @@ def _plain(path: Path, sky: np.ndarray, **cards: Any) -> Path:
             {"ordering": "RING"},
             "in NESTED order",
         ),
-        (lambda p, s: written(p / "a.fits", s * 1e4 * 0 - 1.7e30), {}, "touches unseen pixels"),
+        (
+            lambda p, s: written(p / "a.fits", s * 0 - 1.7e30),
+            {},
+            "all pixels of column 'I_STOKES' are unseen",
+        ),
+        (
+            lambda p, s: written(p / "a.fits", np.where(np.arange(s.shape[1]) % 3, s, -1.7e30)),
+            {},
+            "touches unseen",
+        ),
         (lambda p, s: written(p / "a.fits", s - 9), {"positive": True}, "no logarithm"),
         (lambda p, s: written(p / "a.fits", s, INDXSCHM="'EXPLICIT'"), {}, "part of the sky"),
         (lambda p, s: p / "none.fits", {}, "does not exist"),

@@ -186,10 +186,16 @@ def _grid(file: h5py.File, name: str | None, path: Path) -> h5py.Dataset:
     wanted = boxes[0] if name is None and len(boxes) == 1 else (name or "").strip("/")
     if wanted not in found:
         which = "the 3D dataset must be named" if name is None else f"dataset {name!r} is missing"
-        raise InputError(f"{path}: {which}, it holds {', '.join(list(found)[:20]) or 'none'}")
+        if not boxes:
+            which = "a 3D dataset is needed"
+        held = ", ".join(f"{key} {item.shape}" for key, item in list(found.items())[:20]) or "no dataset"
+        mend = "give dataset" if boxes else "give another file"
+        raise InputError(f"{path}: {which}, it holds {held}; {mend}")
     grid = found[wanted]
     if grid.ndim != 3 or len(set(grid.shape)) != 1 or grid.shape[0] < 2:
         raise InputError(f"{path}: dataset {wanted!r} must be a cube of cells (n, n, n), got {grid.shape}")
+    if grid.dtype.kind not in "fiu":
+        raise InputError(f"{path}: dataset {wanted!r} must hold numbers, got {grid.dtype}; give dataset")
     return grid
 
 

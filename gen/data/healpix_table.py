@@ -51,6 +51,7 @@ def read_healpix(
         chosen = [array[_number(path, c, len(array))] for c in columns]
     else:
         chosen, names, told, found_unit, header = _read_fits(path, columns, unit)
+        told = told or ordering
     if told is None:
         raise InputError(f"{path} does not say its ordering; give ordering, RING or NESTED")
     if ordering not in (None, told):
@@ -63,6 +64,10 @@ def read_healpix(
         )
     strange = int((~np.isfinite(sky)).sum())
     sky[sky < _BLANK] = np.nan
+    for name, column in zip(names, sky, strict=True):
+        if not np.isfinite(column).any():
+            which = f"column {name!r}" if name else "a column"
+            raise InputError(f"{path}: all pixels of {which} are unseen; give another map or column")
     return HealpixTable(sky, names, told, found_unit, header, strange)
 
 
@@ -76,7 +81,7 @@ def _read_fits(
     path: Path, columns: Sequence[str | int], given_unit: str | None
 ) -> tuple[list[np.ndarray], tuple[str, ...], str | None, str, Mapping[str, Any]]:
     with reading(path), path.open("rb") as file, fits.open(file, memmap=False) as hdus:
-        tables = (h for h in hdus if isinstance(h, fits.BinTableHDU) and "ORDERING" in h.header)
+        tables = (h for h in hdus if isinstance(h, fits.BinTableHDU) and {"ORDERING", "NSIDE"} & {*h.header})
         table = next(tables, None)
         if table is None:
             raise InputError(
@@ -105,7 +110,15 @@ def _columns(
         raise InputError(
             f"{path}: NSIDE = {header.get('NSIDE')} does not fit columns of {len(chosen[0])} pixels"
         )
-    ordering = {"RING": "RING", "NEST": "NESTED", "NESTED": "NESTED"}.get(
-        str(header["ORDERING"]).strip().upper()
-    )
-    return chosen, tuple(found), ordering, ", ".join(dict.fromkeys(units)), dict(header)
+    joined = ", ".join(dict.fromkeys(units))
+    return chosen, tuple(found), _ordering(path, header.get("ORDERING")), joined, dict(header)
+
+
+def _ordering(path: Path, told: object) -> str | None:
+    """What the header says, if anything."""
+    if told is None:
+        return None
+    name = str(told).strip().upper()
+    if name not in ("RING", "NEST", "NESTED"):
+        raise InputError(f"{path} has ORDERING = {name}, which must be RING or NESTED; correct the header")
+    return "RING" if name == "RING" else "NESTED"
