@@ -42,12 +42,16 @@ from gen.data.sky_map import SkyMap, read_sky, write_sky
 from gen.data.sky_noise import SkyNoise
 from gen.data.sky_patches import cut
 from gen.emulators.base import Emulator
-from gen.emulators.beams import beam, beam_sigma, filtered, undoing
+from gen.emulators.beams import beam, beam_sigma, filtered
 from gen.emulators.mirror import REACH
 from gen.emulators.small_scales import SmallScales
 from gen.errors import InputError
 from gen.io.atomic import replacing
 from gen.sampling import checked_device, describe_sampling, parse_params
+
+
+KNOWN = 0.05
+"""What is left of a wave that the wide beam still tells of; half of it counts as told at 1.6 times as much."""
 
 
 def apply_sky(options: argparse.Namespace) -> int:
@@ -262,7 +266,8 @@ def small_scales(emulator: SmallScales, maps: Tensor) -> Tensor:
     """Of maps ``(B, C, n, n)``, what the wide beam does not tell: all that it takes below some 8 %."""
     wide = emulator.mirror.extended(maps)
     transfer = beam(emulator.grid.resized(wide.shape[2:]), emulator.widening).to(wide)
-    return maps - emulator.mirror.cut(filtered(wide, transfer * undoing(transfer)), maps.shape[2:])
+    known = (transfer**2 / (transfer**2 + KNOWN**2)) ** 2
+    return maps - emulator.mirror.cut(filtered(wide, known), maps.shape[2:])
 
 
 def _joined(emulator: SmallScales, sky: SkyMap, plan: Layout, scratch: Path) -> np.ndarray:
