@@ -49,9 +49,8 @@ from gen.errors import InputError
 from gen.io.atomic import replacing
 from gen.sampling import checked_device, describe_sampling, parse_params
 
-
 KNOWN = 0.05
-"""What is left of a wave that the wide beam still tells of; half of it counts as told at 1.6 times as much."""
+"""What the wide beam leaves of a wave, at which a quarter of it counts as told."""
 
 
 def apply_sky(options: argparse.Namespace) -> int:
@@ -263,7 +262,7 @@ def _made(
 
 
 def small_scales(emulator: SmallScales, maps: Tensor) -> Tensor:
-    """Of maps ``(B, C, n, n)``, what the wide beam does not tell: all that it takes below some 8 %."""
+    """Of maps ``(B, C, n, n)``, what the wide beam does not tell, those that it takes below some 8 %."""
     wide = emulator.mirror.extended(maps)
     transfer = beam(emulator.grid.resized(wide.shape[2:]), emulator.widening).to(wide)
     known = (transfer**2 / (transfer**2 + KNOWN**2)) ** 2
