@@ -51,6 +51,8 @@ class PaintedHI:
     and 1.16 at 3 to 4.3 (geometric means; the heaviest halo of a box moves either by a factor of 2), its
     modes correlate with theirs by 0.93 and 0.42. Its emptiest cells, 1 in 1000, hold 10^0.23 times as much,
     10^0.4 at z = 2, as 2LPT does not empty voids.
+    With waves of its own at that recipe's five test points it holds 0.99 to 1.09 of the HI and mean power
+    of 0.74 to 0.94 of the mesh's in the lowest bin and 0.98 to 1.7 in the highest.
 
     Args:
         source: whose relation, gas, redshift space and number of particles it takes.
