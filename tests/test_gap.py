@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gen.emulators.gap import SummaryGap
 from gen.fields import Grid, ParameterSpace
+from gen.nets.summaries import Summaries
 from gen.noise import normal, sample_generator
 
 GRID = Grid((16, 16), 50.0, "Mpc/h", True)
@@ -29,7 +30,7 @@ def truth(g: Tensor, params: Tensor) -> Tensor:
 
 
 def fitted() -> tuple[SummaryGap, Tensor]:
-    gap = SummaryGap(GRID, SPACE)
+    gap = SummaryGap(Summaries(GRID), SPACE)
     params = 1 + torch.arange(1024)[:, None].remainder(16) / 15
     g, other = correlated(1024, 0), correlated(1024, 1)
     real = truth(other, params)

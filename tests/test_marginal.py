@@ -76,3 +76,16 @@ def test_polynomial_recovers_a_power_law_and_ignores_degrees_it_cannot_know() ->
     assert law(new).item() == pytest.approx(2 * math.log(0.33) - 3 * math.log(0.77), abs=1e-4)
     law.fit(params[:4], torch.tensor([[1.0], [2.0], [3.0], [4.0]]))
     assert law(new).item() == pytest.approx(2.5, abs=1e-5), "four rows fix a constant, no more"
+
+
+def test_steps_of_few_fields_have_the_right_mean() -> None:
+    """One small field at each cosmology: outer quantiles are those of the law on average, not too near."""
+    space = ParameterSpace(("a",), (0.5,), (1.0,))
+    generator = torch.Generator().manual_seed(7)
+    params = 0.5 + 0.5 * torch.rand(400, 1, generator=generator, dtype=torch.float64)
+    marginal = Marginal(space, reach=3.5, degree=1).double()
+    scores = marginal.scores(params)
+    fields = torch.randn(400, 4096, generator=generator, dtype=torch.float64)
+    quantiles = torch.stack([empirical_quantiles(field, scores) for field in fields])
+    marginal.fit(params, quantiles)
+    assert float(marginal.nodes(params).mean(0)[-1]) == pytest.approx(float(quantiles.mean(0)[-1]), abs=0.02)

@@ -92,7 +92,8 @@ def test_beams_add_in_squares_and_are_undone() -> None:
     both = beam(TORUS, FINE) * beam(TORUS, widening(TORUS, FINE, COARSE))
     assert torch.allclose(both, beam(TORUS, COARSE))
     b = torch.tensor([1.0, 0.5, 1e-4])
-    assert torch.allclose(undoing(b) * b, torch.tensor([1.0, 1.0, 0.0]), atol=0.03)
+    *_, last = undoing(b, 3)
+    assert torch.allclose(last * b, torch.tensor([1.0, 1.0, 0.0]), atol=0.03)
     with pytest.raises(InputError, match="narrower than the coarse one, got 80 and 20 arcmin"):
         widening(TORUS, COARSE, FINE)
 
@@ -309,7 +310,7 @@ def test_it_trains_and_comes_back_from_its_checkpoint(tmp_path: Path) -> None:
     assert data.coarse is not None
     made = loaded.sample(data.params, coarse=data.coarse).values
     assert isinstance(loaded, SmallScales)
-    assert not torch.allclose(made, loaded._made(
+    assert not torch.allclose(made, loaded.made(
         loaded.draw_latent(data.params, [torch.Generator().manual_seed(i) for i in (0, 1)], data.coarse),
         data.params, PATCH.shape, learned=False,
     )), "the network has learned something"  # fmt: skip

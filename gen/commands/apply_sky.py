@@ -44,7 +44,7 @@ from gen.data.sky_patches import cut
 from gen.emulators.base import Emulator
 from gen.emulators.beams import beam, beam_sigma, filtered
 from gen.emulators.mirror import REACH
-from gen.emulators.small_scales import SmallScales
+from gen.emulators.wide_beam import FromWideBeam
 from gen.errors import InputError
 from gen.io.atomic import replacing
 from gen.sampling import checked_device, describe_sampling, parse_params
@@ -90,7 +90,7 @@ class Layout:
     width: float
 
 
-def layout(emulator: SmallScales, sky: SkyMap) -> Layout:
+def layout(emulator: FromWideBeam, sky: SkyMap) -> Layout:
     """Patches of the emulator's grid that cover what is seen of a sky.
 
     Raises:
@@ -180,11 +180,11 @@ def apply_to_sky(
     return made
 
 
-def _small(emulator: Emulator, checkpoint: Path) -> SmallScales:
-    if not isinstance(emulator, SmallScales):
+def _small(emulator: Emulator, checkpoint: Path) -> FromWideBeam:
+    if not isinstance(emulator, FromWideBeam):
         raise InputError(
             f"{checkpoint} is a {type(emulator).__name__}, which makes no small scales of a sky; give a "
-            "checkpoint of SmallScales"
+            "checkpoint of SmallScales or PolarisedSmallScales"
         )
     return emulator
 
@@ -197,13 +197,13 @@ def _one_row(emulator: Emulator, params: str | None, *, extrapolate: bool) -> Te
     return table
 
 
-def _batches(emulator: SmallScales, plan: Layout) -> list[tuple[TangentPlane, ...]]:
+def _batches(emulator: FromWideBeam, plan: Layout) -> list[tuple[TangentPlane, ...]]:
     size = emulator.micro_batch
     return [plan.planes[i : i + size] for i in range(0, len(plan.planes), size)]
 
 
 def _emulate(
-    emulator: SmallScales,
+    emulator: FromWideBeam,
     checkpoint: Path,
     told: dict[str, Any],
     sky: SkyMap,
@@ -261,7 +261,7 @@ def _made(
         np.save(staged, both[..., kept, kept].float().cpu().numpy())
 
 
-def small_scales(emulator: SmallScales, maps: Tensor) -> Tensor:
+def small_scales(emulator: FromWideBeam, maps: Tensor) -> Tensor:
     """Of maps ``(B, C, n, n)``, what the wide beam does not tell, those that it takes below some 8 %."""
     wide = emulator.mirror.extended(maps)
     transfer = beam(emulator.grid.resized(wide.shape[2:]), emulator.widening).to(wide)
@@ -269,7 +269,7 @@ def small_scales(emulator: SmallScales, maps: Tensor) -> Tensor:
     return maps - emulator.mirror.cut(filtered(wide, known), maps.shape[2:])
 
 
-def _joined(emulator: SmallScales, sky: SkyMap, plan: Layout, scratch: Path) -> np.ndarray:
+def _joined(emulator: FromWideBeam, sky: SkyMap, plan: Layout, scratch: Path) -> np.ndarray:
     """The sky of all patches; NaN where the coarse one is not seen."""
     blend = Blend(sky.nside, sky.ordering, len(sky.values), sky.seen)
     with tqdm(total=len(plan.planes), desc="sky", unit="patch", disable=None) as bar:
@@ -283,7 +283,7 @@ def _joined(emulator: SmallScales, sky: SkyMap, plan: Layout, scratch: Path) -> 
     return made
 
 
-def _cards(told: dict[str, Any], emulator: SmallScales) -> dict[str, Any]:
+def _cards(told: dict[str, Any], emulator: FromWideBeam) -> dict[str, Any]:
     """Header keywords."""
     cards: dict[str, Any] = {
         "FWHM": (float(told["beam_arcmin"]), "beam, full width at half maximum [arcmin]"),

@@ -18,9 +18,10 @@ from gen.data.base import SimulationSet
 from gen.emulators.base import Emulator
 from gen.emulators.counts import GalaxyCounts
 from gen.emulators.displacement import Displacement
+from gen.emulators.polarised_scales import PolarisedSmallScales
 from gen.emulators.refinement import Refinement
-from gen.emulators.small_scales import SmallScales
 from gen.emulators.super_resolution import SuperResolution
+from gen.emulators.wide_beam import FromWideBeam
 from gen.errors import InputError
 from gen.io import FieldFile
 from gen.nets.layers import linear_upsample
@@ -32,7 +33,8 @@ SECOND_ORDER, FIRST_ORDER, CLOSED_FORM = "2LPT", "Zel'dovich", "closed form"
 MISSING_MODES, INTERPOLATED = "Gaussian missing modes", "interpolated"
 COARSE_RUN = "coarse run"
 MODULATED, PRACTICE, LARGE_SCALES = "modulated copula", "Gaussian power law", "large scales alone"
-RANDOM = (SuperResolution, GalaxyCounts, Refinement, SmallScales)
+AS_INTENSITY = "Q and U as intensity"
+RANDOM = (SuperResolution, GalaxyCounts, Refinement, FromWideBeam)
 """Emulators whose fields differ from seed to seed for one coarse field."""
 BATCH = 16
 
@@ -204,10 +206,11 @@ def _baselines(emulator: Emulator, test: SimulationSet, seed: int) -> dict[str, 
             MISSING_MODES: _completed(emulator, test, seed),
             COARSE_RUN: _batched(lambda coarse, _: emulator.run_of(coarse), test),
         }
-    if isinstance(emulator, SmallScales):
+    if isinstance(emulator, FromWideBeam):
+        shared = {AS_INTENSITY: emulator.as_intensity} if isinstance(emulator, PolarisedSmallScales) else {}
+        ways = {MODULATED: emulator.closed_form, **shared, PRACTICE: emulator.practice}
         return {
-            MODULATED: _batched(emulator.closed_form, test),
-            PRACTICE: _batched(emulator.practice, test),
+            **{name: _batched(way, test) for name, way in ways.items()},
             LARGE_SCALES: _batched(lambda coarse, _: coarse, test),
         }
     closed_form = getattr(emulator, "closed_form", None)

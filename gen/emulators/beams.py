@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -39,6 +40,11 @@ def beam(grid: Grid, fwhm: float) -> Tensor:
     return torch.exp(-0.5 * (grid.wavenumber() * beam_sigma(grid, fwhm)) ** 2)
 
 
+def resolved(grid: Grid, fwhm: float) -> float:
+    """The wavenumber at which a beam leaves a thousandth of the power."""
+    return math.sqrt(math.log(1000)) / max(beam_sigma(grid, fwhm), 1e-30)
+
+
 def filtered(x: Tensor, transfer: Tensor) -> Tensor:
     """``x (..., *shape)`` with its modes multiplied by a transfer function on the rfftn lattice, float32."""
     dim = transfer.ndim
@@ -47,6 +53,12 @@ def filtered(x: Tensor, transfer: Tensor) -> Tensor:
     return torch.fft.irfftn(modes, s=shape, dim=axes)
 
 
-def undoing(transfer: Tensor, floor: float = 0.05) -> Tensor:
-    """``B^3 / (B^2 + floor^2)^2``: 1/B where B is well above ``floor``, and soon nothing below."""
-    return transfer**3 / (transfer.square() + floor**2).square()
+def undoing(transfer: Tensor, steps: int, last: float = 0.04) -> Iterator[Tensor]:
+    """Filters that undo a beam B step by step, for waves ever shorter.
+
+    Each is ``B^3 / (B^2 + floor^2)^2``: 1/B where B is well above the floor, and soon nothing below. Floors
+    fall from 1 to ``last``: what longer waves leave at a window's edge would else be raised twenty times.
+    """
+    for i in range(steps):
+        floor = last ** (i / max(1, steps - 1))
+        yield transfer**3 / (transfer.square() + floor**2).square()

@@ -75,6 +75,8 @@ class Copula(Emulator):
 
     Args:
         n_k: nodes of P_G in wavenumber.
+        reach: normal score up to which the data tell the one-point law; beyond, it is prolonged. One map of
+            10^4 cells tells it to 3.5.
         logarithmic: take the two-point function, and interpolate the one-point law, of the logarithm: for
             positive fields that span decades, of which the field's own two-point function says little.
     """
@@ -88,16 +90,19 @@ class Copula(Emulator):
         degree: int = 3,
         n_k: int = 24,
         *,
+        reach: float = 4.25,
         logarithmic: bool = False,
     ) -> None:
         super().__init__(grid, space, field, unit)
-        self.degree, self.n_k, self.logarithmic = degree, n_k, logarithmic
-        self.marginal = Marginal(space, degree=degree, logarithmic=logarithmic)
+        self.degree, self.n_k, self.reach, self.logarithmic = degree, n_k, reach, logarithmic
+        self.marginal = Marginal(space, reach=reach, degree=degree, logarithmic=logarithmic)
         self.log_power = Polynomial(space, n_k, degree)
         self.nodes = nn.Buffer(self._torus().nodes(n_k).float())
 
     def to_config(self) -> dict[str, Any]:
-        own = {"degree": self.degree, "n_k": self.n_k, "logarithmic": self.logarithmic}
+        own = {
+            "degree": self.degree, "n_k": self.n_k, "reach": self.reach, "logarithmic": self.logarithmic
+        }  # fmt: skip
         return {**self._base_config(), **own}
 
     def _torus(self, shape: Sequence[int] | None = None, margin: int = 0) -> _Torus:

@@ -18,6 +18,7 @@ from gen.emulators.gap import SummaryGap
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.nets.dcgan import Critic
+from gen.nets.summaries import Summaries
 from gen.nets.unet import UNet
 from gen.noise import normal, sample_generator
 
@@ -39,7 +40,7 @@ class CopulaGAN(Emulator):
         summary_weight: weight of the gap between the summaries of generated and real fields
             (``gen.emulators.gap``), 0 for a purely adversarial generator.
         summary_bin: of ``gen.nets.summaries``, which makes the summaries of volumes several times cheaper.
-        logarithmic: of the copula, for positive fields that span decades.
+        logarithmic, reach: of the copula, for positive fields that span decades and few fields of each kind.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class CopulaGAN(Emulator):
         critic_spectrum: bool = True,
         summary_bin: float | None = None,
         logarithmic: bool = False,
+        reach: float = 4.25,
     ) -> None:
         super().__init__(grid, space, field, unit)
         self.arguments: dict[str, Any] = {
@@ -75,14 +77,15 @@ class CopulaGAN(Emulator):
             "critic_spectrum": critic_spectrum,
             "summary_bin": summary_bin,
             "logarithmic": logarithmic,
+            "reach": reach,
         }
         self.noise_channels, self.summary_weight = noise_channels, summary_weight
         self.margin = 0 if grid.periodic else margin
         # Zero padding is seen only by the margin, which is cut off.
         padding = "circular" if grid.periodic else "zeros"
-        self.copula = Copula(grid, space, field, unit, degree, logarithmic=logarithmic)
+        self.copula = Copula(grid, space, field, unit, degree, reach=reach, logarithmic=logarithmic)
         self.generator = UNet(grid.dim, 1 + noise_channels, 1, len(space), widths, padding)
-        self.gap = SummaryGap(grid, space, degree, summary_bin)
+        self.gap = SummaryGap(Summaries(grid, bin_width=summary_bin), space, degree)
 
     def to_config(self) -> dict[str, Any]:
         return {**self._base_config(), **self.arguments}
@@ -193,7 +196,7 @@ class CopulaGAN(Emulator):
     def make_critic(self) -> nn.Module:
         """A fresh critic of normal scores."""
         a = self.arguments
-        extra = 2 * self.gap.summaries.n_power if a["critic_spectrum"] else 0
+        extra = self.gap.summaries.n_spectra if a["critic_spectrum"] else 0
         padding = "circular" if self.grid.periodic else "zeros"
         critic = Critic(
             self.grid.shape, len(self.space), 1 + a["critic_tail"], a["critic_channels"], a["critic_kernel"],

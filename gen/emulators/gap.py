@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from gen.emulators.regression import Polynomial
-from gen.fields import Grid, ParameterSpace
+from gen.fields import ParameterSpace
+from gen.nets.polarised_summaries import PolarisedSummaries
 from gen.nets.summaries import Summaries
 
+S = TypeVar("S", Summaries, PolarisedSummaries)
 
-class SummaryGap(nn.Module):
+
+class SummaryGap(nn.Module, Generic[S]):
     r"""Conditional moments of the summaries, matched with the copula field as a control variate.
 
     With s(y) the standardised summaries of a field (``gen.nets.summaries``), g the copula field that a
@@ -28,12 +32,11 @@ class SummaryGap(nn.Module):
     """
 
     phi_weights: Tensor
+    summaries: S
 
-    def __init__(
-        self, grid: Grid, space: ParameterSpace, degree: int = 3, bin_width: float | None = None
-    ) -> None:
+    def __init__(self, summaries: S, space: ParameterSpace, degree: int = 3) -> None:
         super().__init__()
-        self.summaries = Summaries(grid, bin_width=bin_width)
+        self.summaries = summaries
         n = self.summaries.n_outputs
         self.centre = Polynomial(space, n, degree)
         self.first = Polynomial(space, n, degree)

@@ -15,9 +15,7 @@ from gen.errors import InputError
 from gen.fields import Grid
 
 REACH = 2.5
-"""Standard deviations of a beam by which maps are continued."""
-DEPTH = 1.5
-"""Standard deviations from the edge within which a mirror's maps are not to be relied on."""
+"""Standard deviations of a beam by which maps are continued, and within the edge are not relied on."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +64,11 @@ class Mirror:
         return pad(maps, [side for pair in reversed(widths) for side in pair], mode="reflect")
 
     def window(self, shape: Sequence[int]) -> Tensor:
-        """``(*worked)``: 0 beyond maps of ``shape``, rising to 1 at ``DEPTH`` within their edges."""
+        """``(*worked)``: 0 beyond maps of ``shape``, rising to 1 at ``margin`` within their edges."""
         window = torch.ones(())
         for n, worked in zip(shape, self.worked(shape), strict=True):
             cells = torch.arange(worked) - self.margin + 0.5
-            depth = (
-                torch.minimum(cells, n - cells) * REACH / (DEPTH * self.margin) if self.margin else 1 + cells
-            )
+            depth = torch.minimum(cells, n - cells) / self.margin if self.margin else 1 + cells
             window = window[..., None] * 0.5 * (1 - torch.cos(math.pi * depth.clamp(0, 1)))
         return window
 

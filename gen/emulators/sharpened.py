@@ -1,4 +1,4 @@
-"""The copula's power at scales that a map which is not periodic shows only through a taper."""
+"""A copula's power, brought to what maps of it show through a taper."""
 
 from __future__ import annotations
 
@@ -7,29 +7,23 @@ from torch import Tensor
 
 from gen.emulators.copula import Copula, _Torus
 from gen.fields import Grid
-from gen.noise import sample_generator
 
 DEEPEST = 1e-4
 """Smallest factor by which power is changed in one round."""
+ROUNDS, MOST = 5, 256
+"""How often, and by how many maps, a closed form is compared with the training maps."""
 
 
-@torch.no_grad()
-def sharpen(copula: Copula, values: Tensor, params: Tensor, rounds: int = 4, most: int = 256) -> None:
-    """Bring the tapered spectrum of the copula's own fields to that of ``values (N, 1, *shape)``.
+def correct(copula: Copula, real: Tensor, made: Tensor) -> None:
+    """Change the copula's power by the ratio of two tapered powers, of maps that are real and made.
 
-    The two-point function of a map without periodicity, from which the copula's power is found, cannot tell
-    power that is some 10^-4 of the largest: maps smoothed by a beam come out noisy at its scale. A taper's
-    leakage falls faster. One factor a wavenumber for all parameters.
+    One factor a wavenumber for all parameters.
     """
-    rows = torch.arange(0, len(values), max(1, -(-len(values) // most)))
-    real = tapered_power(copula.grid, values[rows])
     nodes, offset = copula.nodes.double(), 12 * copula.grid.k_fundamental
     lattice = _Torus(copula.grid, offset)
-    for _ in range(rounds):
-        generators = [sample_generator(0, int(i), "sharpen") for i in rows]
-        made = tapered_power(copula.grid, copula.generate(params[rows], generators))
-        ratio = lattice.at_nodes(real, nodes) / lattice.at_nodes(made, nodes).clamp(min=1e-30)
-        copula.log_power.coefficients[0] += ratio.clamp(DEEPEST, 4).log().to(copula.log_power.coefficients)
+    ours, theirs = (lattice.at_nodes(power, nodes) for power in (made, real))
+    factor = (theirs / ours.clamp(min=1e-30)).clamp(DEEPEST, 4)
+    copula.log_power.coefficients[0] += factor.log().to(copula.log_power.coefficients)
 
 
 def tapered_power(grid: Grid, fields: Tensor) -> Tensor:

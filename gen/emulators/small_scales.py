@@ -7,21 +7,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gen.emulators.base import Emulator
-from gen.emulators.beams import beam, filtered, undoing, widening
-from gen.emulators.conditioning import check_coarse, fitting_rows, own_generators
+from gen.emulators.beams import beam, filtered, resolved, undoing, widening
+from gen.emulators.conditioning import fitting_rows, own_generators
 from gen.emulators.contrast import Composition, Ratio, Strength, composition_from_config
 from gen.emulators.copula import Copula
 from gen.emulators.gap import SummaryGap
 from gen.emulators.mirror import Mirror
 from gen.emulators.power_law import PowerLaw
-from gen.emulators.sharpened import sharpen
-from gen.emulators.small_scale_critic import SmallScaleCritic
+from gen.emulators.sharpened import MOST, ROUNDS, correct, tapered_power
+from gen.emulators.wide_beam import FromWideBeam
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
-from gen.nets.dcgan import Critic
+from gen.nets.summaries import Summaries
 from gen.nets.unet import UNet
 from gen.noise import normal
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from gen.data.base import SimulationSet
 
 
-class SmallScales(Emulator):
+class SmallScales(FromWideBeam):
     r"""A map M at a fine beam, given the same map c at a wide one: many for each c, with its large scales.
 
     ``M = c exp(r)`` or ``M = c + s r`` (``gen.emulators.contrast``) with ``r = m(x) + s(x) q(y; theta)``: x
@@ -58,8 +57,6 @@ class SmallScales(Emulator):
         InputError: for beams that do not fit the grid, or a critic that does not.
     """
 
-    micro_batch = 8
-    needs_coarse = True
     unit_scale: Tensor
 
     def __init__(
@@ -73,7 +70,7 @@ class SmallScales(Emulator):
         fine_beam: float = 12.0,
         latent: Literal["copula", "none"] = "copula",
         paired: bool = True,
-        hold: int = 7,
+        hold: int = 16,
         degree: int = 2,
         widths: Sequence[int] = (16, 32, 64),
         summary_weight: float = 50.0,
@@ -96,14 +93,14 @@ class SmallScales(Emulator):
             "critic_kernel": critic_kernel,
             "critic_spectrum": critic_spectrum,
         }
-        self.widening = widening(grid, fine_beam, coarse_beam)
+        self.widening, self.k_max = widening(grid, fine_beam, coarse_beam), resolved(grid, fine_beam)
         self.latent, self.paired, self.hold, self.summary_weight = latent, paired, hold, summary_weight
         self.n_noise = len(widths) if latent == "copula" else 0
         padding = "circular" if grid.periodic else "zeros"
         self.strength = Strength()
-        self.copula = Copula(grid, space, field, unit, degree)
+        self.copula = Copula(grid, space, field, unit, degree, reach=3.5)
         self.network = UNet(grid.dim, 2, 1, len(space), widths, padding, noise=bool(self.n_noise))
-        self.gap = SummaryGap(grid, space, degree, bin_width=0.05)
+        self.gap = SummaryGap(Summaries(grid, bin_width=0.05, k_max=self.k_max), space, degree)
         self.power_law = PowerLaw(grid, coarse_beam, fine_beam)
         self.mirror = Mirror.of_beam(grid, self.widening, self.network.factor)
         self.register_buffer("unit_scale", torch.ones(()))
@@ -133,8 +130,8 @@ class SmallScales(Emulator):
             )
         rows = fitting_rows(data, 2048)
         values, params = data.values[rows].float(), data.params[rows].float()
-        coarse = self._check(data.coarse[rows].float(), self.grid.shape)
-        self._refuse_strangers(values, coarse)
+        coarse = self.check(data.coarse[rows].float(), self.grid.shape)
+        self.refuse_strangers(values, coarse)
         unit = self.composition.unit(coarse)
         self.composition.flat(values)
         self.unit_scale.copy_(unit.mean())
@@ -142,45 +139,33 @@ class SmallScales(Emulator):
         self.strength.fit(x, r)
         self.power_law.fit(values, coarse)
         mean, scatter = self.strength(x)
-        rest = replace(
-            data.take(rows), values=(r - mean) / scatter, coarse=None, coarse_grid=None, vector_channels=(),
-            coarse_vector_channels=(),
-        )  # fmt: skip
-        self.copula.fit(rest)
-        if not self.grid.periodic:
-            sharpen(self.copula, rest.values, params)
-        if not self.summary_weight:
-            self.gap.summaries.fit(*self._views(values, coarse, unit, params))
-            return
-        started = []
-        for i in torch.arange(len(rows)).split(64):
-            generators = own_generators(coarse[i], "gap")
-            latent = self.draw_latent(params[i], generators, coarse=coarse[i])
-            started.append(self._made(latent, params[i], self.grid.shape, learned=False))
-        real, made = (self._views(m, coarse, unit, params) for m in (values, torch.cat(started)))
-        self.gap.fit(real, made, params)
+        self.copula.fit(replace(data.take(rows), values=(r - mean) / scatter, coarse=None, coarse_grid=None))
+        if self.latent == "copula":
+            self._settle(values, coarse, params)
+        self.fit_gap(values, coarse, params)
 
-    def _refuse_strangers(self, values: Tensor, coarse: Tensor) -> None:
-        """Fields that the wide beam does not turn into their coarse ones, away from the edges."""
-        inner = (slice(None), slice(None), *(slice(n // 4, n - n // 4) for n in self.grid.shape))
-        extended = self.mirror.extended(values)
-        transfer = beam(self.grid.resized(extended.shape[2:]), self.widening).float()
-        wide = self.mirror.cut(filtered(extended, transfer), values.shape[2:])
-        aim = coarse[inner].flatten(1)
-        spread = (aim - aim.mean(1, keepdim=True)).square().mean(1).sqrt()
-        off = (wide[inner].flatten(1) - aim).square().mean(1).sqrt() / spread.clamp(min=1e-30)
-        if not off.median() < 0.3:
-            raise InputError(
-                f"a beam of {self.arguments['coarse_beam']:g} does not turn the fields into their coarse "
-                f"ones: they differ by {off.median():.2f} of their fluctuations; give pairs of the same map, "
-                "and the beams they were made with"
-            )
+    def _settle(self, values: Tensor, coarse: Tensor, params: Tensor) -> None:
+        """Bring the power of what the closed form makes, its large scales held, to the measured one.
 
-    def _check(self, coarse: Tensor | None, shape: Sequence[int]) -> Tensor:
-        return check_coarse(coarse, 1, shape, 1, f"field at a beam of {self.arguments['coarse_beam']:g}")
+        The two-point function of a map without periodicity, from which the copula's power is found, cannot
+        tell power that is some 10^-4 of the largest; a taper's leakage falls faster.
+        """
+        coarse, params = coarse[:MOST], params[:MOST]
+        real = tapered_power(self.grid, self._standard(values[:MOST], coarse, self.unit_of(coarse)))
+        for _ in range(ROUNDS):
+            made = self.closed_forms(coarse, params)
+            made = self._standard(made, coarse, self.unit_of(coarse))
+            correct(self.copula, real, tapered_power(self.grid, made))
+
+    def _standard(self, values: Tensor, coarse: Tensor, unit: Tensor) -> Tensor:
+        """r of maps in units of its usual scatter, less its mean."""
+        mean, scatter = self.strength(self.composition.contrast(coarse, unit))
+        return (self.composition.small(values, coarse, unit) - mean) / scatter
+
+    def unit_of(self, coarse: Tensor) -> Tensor:
+        return self.composition.unit(coarse)
 
     def to_working(self, values: Tensor, params: Tensor) -> Tensor:
-        """Fields in one unit, where fluctuations are of one size."""
         del params
         return self.composition.flat(values / self.unit_scale)
 
@@ -190,13 +175,11 @@ class SmallScales(Emulator):
 
     def scores(self, values: Tensor, coarse: Tensor, unit: Tensor, params: Tensor) -> Tensor:
         """y of maps, ``(B, 1, *shape)``."""
-        mean, scatter = self.strength(self.composition.contrast(coarse, unit))
-        small = self.composition.small(values, coarse, unit)
-        return self.copula.marginal.inverse((small - mean) / scatter, params)
+        return self.copula.marginal.inverse(self._standard(values, coarse, unit), params)
 
-    def _views(self, values: Tensor, coarse: Tensor, unit: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        """The score of a map's small scales, and the map in its unit."""
-        return self.scores(values, coarse, unit, params), values / unit
+    def seen(self, coarse: Tensor, unit: Tensor) -> Tensor:
+        """x."""
+        return self.composition.contrast(coarse, unit)
 
     def draw_latent(
         self,
@@ -207,7 +190,7 @@ class SmallScales(Emulator):
     ) -> Tensor:
         """g, c, x, the map's unit, and the noise of each resolution, ``(B, 4 + n_noise, *worked)``."""
         cells = self.grid.shape if shape is None else tuple(shape)
-        coarse = self._check(coarse, cells).to(params)
+        coarse = self.check(coarse, cells).to(params)
         unit = self.composition.unit(coarse)
         wide = self.mirror.extended(coarse)
         worked = tuple(wide.shape[2:])
@@ -218,12 +201,10 @@ class SmallScales(Emulator):
         g = self.copula.gaussian(params, self.copula.white(generators, worked), worked)
         return torch.cat([g, *parts, normal(generators, (self.n_noise, *worked)).to(params)], 1)
 
-    def decode(self, latent: Tensor, params: Tensor) -> Tensor:
-        """Fields in the working space ``(B, 1, *grid.shape)``, differentiable in the weights."""
-        return self.to_working(self._made(latent, params, self.grid.shape, learned=True), params)
+    def coarse_of(self, latent: Tensor, shape: Sequence[int]) -> Tensor:
+        return self.mirror.cut(latent[:, 1:2], shape)
 
-    def _made(self, latent: Tensor, params: Tensor, shape: Sequence[int], *, learned: bool) -> Tensor:
-        """Maps in physical units, by the closed form alone or with what was learned."""
+    def made(self, latent: Tensor, params: Tensor, shape: Sequence[int], *, learned: bool) -> Tensor:
         g, coarse, x, unit = (latent[:, i : i + 1] for i in range(4))
         y = g
         if learned:
@@ -232,32 +213,11 @@ class SmallScales(Emulator):
         mean, scatter = self.strength(x)
         r = mean + scatter * self.copula.marginal(y, params)
         transfer = beam(self.grid.resized(latent.shape[2:]), self.widening).to(latent)
-        window, undone = self.mirror.window(shape).to(latent), undoing(transfer)
-        for _ in range(self.hold):
+        window = self.mirror.window(shape).to(latent)
+        for undone in undoing(transfer, self.hold):
             reached = filtered(self.composition.joined(coarse, unit, r), transfer)
             r = r + filtered(window * self.composition.step(coarse, reached, unit), undone)
         return self.mirror.cut(self.composition.joined(coarse, unit, r), shape)
-
-    def generate(
-        self,
-        params: Tensor,
-        generators: Sequence[torch.Generator],
-        coarse: Tensor | None = None,
-        shape: Sequence[int] | None = None,
-    ) -> Tensor:
-        """Each generator other small scales.
-
-        Raises:
-            InputError: without coarse fields, or with those of another shape.
-        """
-        cells = self.grid.shape if shape is None else tuple(shape)
-        return self._made(self.draw_latent(params, generators, coarse, cells), params, cells, learned=True)
-
-    def closed_form(self, coarse: Tensor, params: Tensor) -> Tensor:
-        """Maps without what was learned; each map's small scales are drawn by its own large ones."""
-        shape = coarse.shape[2:]
-        latent = self.draw_latent(params, own_generators(coarse, "closed form"), coarse, shape)
-        return self._made(latent, params, shape, learned=False)
 
     def practice(self, coarse: Tensor, params: Tensor) -> Tensor:
         """Maps with Gaussian small scales of a power law, as they are simulated today."""
@@ -265,28 +225,3 @@ class SmallScales(Emulator):
         wide = self.mirror.extended(coarse)
         white = normal(own_generators(coarse, "practice"), wide.shape[1:]).to(wide)
         return self.mirror.cut(self.power_law(wide, white), coarse.shape[2:])
-
-    def make_critic(self) -> nn.Module:
-        """A fresh critic of small scales, beside the large ones if ``paired``."""
-        a = self.arguments
-        spectra = self.gap.summaries if a["critic_spectrum"] else None
-        extra = 0 if spectra is None else 2 * spectra.n_power
-        padding = "circular" if self.grid.periodic else "zeros"
-        critic = Critic(
-            self.grid.shape, len(self.space), 2 if self.paired else 1, a["critic_channels"],
-            a["critic_kernel"], "none", padding, extra, hidden=64 if extra else 0,
-        )  # fmt: skip
-        return SmallScaleCritic(self, critic, spectra)
-
-    def regularisation(self, w_fake: Tensor, latent: Tensor, params: Tensor) -> dict[str, Tensor]:
-        """The weighted gap between the summaries of made and real fields."""
-        if not self.summary_weight:
-            return {}
-        with torch.no_grad():
-            started = self._made(latent, params, self.grid.shape, learned=False)
-        coarse = self.mirror.cut(latent[:, 1:2], w_fake.shape[2:])
-        unit = latent[(slice(None), slice(3, 4), *(slice(0, 1),) * self.grid.dim)]
-        made, closed = (
-            self._views(m, coarse, unit, params) for m in (self.to_physical(w_fake, params), started)
-        )
-        return {"summaries": self.summary_weight * self.gap(made, closed, params)}

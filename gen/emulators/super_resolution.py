@@ -93,7 +93,7 @@ class SuperResolution(Emulator):
         self.marginal = Marginal(space, n_nodes=113, reach=3.5, degree=degree)
         self.missing = MissingModes(grid, space, degree=degree)
         self.generator = UNet(grid.dim, 2, 1, len(space), widths, "circular", noise=True)
-        self.gap = SummaryGap(grid, space, degree, bin_width=0.05)
+        self.gap = SummaryGap(Summaries(grid, bin_width=0.05), space, degree)
 
     def to_config(self) -> dict[str, Any]:
         return {**self._base_config(), **self.arguments}
@@ -231,7 +231,7 @@ class SuperResolution(Emulator):
         """A fresh critic of pairs of y and u."""
         a = self.arguments
         spectra = self.gap.summaries if a["critic_spectrum"] else None
-        extra = 0 if spectra is None else 2 * spectra.n_power
+        extra = 0 if spectra is None else spectra.n_spectra
         critic = Critic(
             self.grid.shape, len(self.space), 4, a["critic_channels"], a["critic_kernel"], "none", "circular",
             extra, hidden=64 if extra else 0,

@@ -35,6 +35,8 @@ class Summaries(nn.Module):
         bin_width: interpolate the sigmoids linearly between nodes of this spacing, which costs the same for
             any number of thresholds: in volumes several times less. The error is below
             ``0.012 (bin_width / softness)^2``. Not at all by default.
+        k_max: leave out spectrum bins that reach beyond it: of a field that a beam has smoothed, the
+            logarithm of what is left there would rule over all else.
     """
 
     spectrum_bin: Tensor
@@ -56,6 +58,7 @@ class Summaries(nn.Module):
         n_thresholds: int = 15,
         softness: float = 0.2,
         bin_width: float | None = None,
+        k_max: float = math.inf,
     ) -> None:
         super().__init__()
         self.grid, self.scales, self.softness, self.bin_width = grid, scales, softness, bin_width
@@ -72,7 +75,7 @@ class Summaries(nn.Module):
             weight[-1] = 1.0
         weight = weight.expand(k.shape).flatten()
         count = torch.zeros(n_power + 1, dtype=torch.float64).index_add_(0, index.flatten(), weight)
-        used = torch.nonzero(count[:n_power] > 0).flatten()
+        used = torch.nonzero((count[:n_power] > 0) & (edges[1:] < k_max)).flatten()
         self.register_buffer("spectrum_bin", index.flatten(), persistent=False)
         self.register_buffer("spectrum_weight", weight.float(), persistent=False)
         self.register_buffer("spectrum_count", count.float(), persistent=False)
@@ -81,6 +84,7 @@ class Summaries(nn.Module):
         self.register_buffer("thresholds", torch.linspace(-3, 4, n_thresholds), persistent=False)
         self.register_buffer("k_cells", (k * grid.k_sides[0] / grid.shape[0]).float(), persistent=False)
         self.n_power = len(used)
+        self.n_spectra = 2 * len(used)
         self.n_outputs = 2 * len(used) + len(scales) * (1 + 5 * n_thresholds)
         self.register_buffer("mean", torch.zeros(self.n_outputs))
         self.register_buffer("std", torch.ones(self.n_outputs))
@@ -93,14 +97,22 @@ class Summaries(nn.Module):
             window = window[..., None] * taper
         return window
 
-    def log_power(self, y: Tensor) -> Tensor:
-        """Natural logarithm of the tapered spectrum in bins, ``(B, n_power)``."""
+    def modes(self, y: Tensor) -> Tensor:
+        """Tapered Fourier modes of fields ``(B, C, *shape)`` on the rfftn lattice."""
         axes = tuple(range(2, y.ndim))
         centred = (y - y.mean(axes, keepdim=True)) * self.window
-        power = torch.fft.rfftn(centred.float(), dim=axes).abs().square().mean(1).flatten(1)
-        total = power.new_zeros(len(y), len(self.spectrum_count))
+        return torch.fft.rfftn(centred.float(), dim=axes)
+
+    def binned(self, power: Tensor) -> Tensor:
+        """Means ``(B, n_power)`` over shells of ``(B, *rfftn lattice)``."""
+        power = power.flatten(1)
+        total = power.new_zeros(len(power), len(self.spectrum_count))
         total = total.index_add(1, self.spectrum_bin, power * self.spectrum_weight)
-        return (total / self.spectrum_count.clamp(min=1))[:, self.spectrum_used].clamp(min=1e-20).log()
+        return (total / self.spectrum_count.clamp(min=1))[:, self.spectrum_used]
+
+    def log_power(self, y: Tensor) -> Tensor:
+        """Natural logarithm of the tapered spectrum in bins, ``(B, n_power)``."""
+        return self.binned(self.modes(y).abs().square().mean(1)).clamp(min=1e-20).log()
 
     def smoothed(self, y: Tensor, scale: float) -> Tensor:
         """Gaussian smoothing; on a grid that is not periodic the wrapped margin is cut off."""
@@ -185,6 +197,6 @@ class Summaries(nn.Module):
         return (self.raw(y, linear) - self.mean) / self.std
 
     def spectra(self, y: Tensor, linear: Tensor) -> Tensor:
-        """The standardised spectra alone, ``(B, 2 n_power)``."""
-        n = 2 * self.n_power
+        """The standardised spectra alone, ``(B, n_spectra)``."""
+        n = self.n_spectra
         return (torch.cat([self.log_power(y), self.log_power(linear)], 1) - self.mean[:n]) / self.std[:n]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,7 +97,7 @@ def validation_for(module: Training, reference: SimulationSet, n: int) -> Valida
         return CountValidation(reference, n, module.average)
     if isinstance(module, RegressionTraining):
         return PairedValidation(reference, n, module.field_to_field)
-    return Validation(reference, n)
+    return Validation(reference, n, k_max=getattr(module.average, "k_max", math.inf))
 
 
 def fingerprint_of(training_set: SimulationSet, data: FieldData) -> str:

@@ -37,19 +37,22 @@ class Validation:
     Args:
         reference: the validation simulations, physical units.
         n: fields to generate, spread evenly over at most n / 8 cosmologies.
+        k_max: of the spectrum, where a beam leaves nothing to speak of beyond.
 
     Raises:
         InputError: for fewer than 8 fields to compare with.
     """
 
-    def __init__(self, reference: SimulationSet, n: int = 256, n_power: int = 12) -> None:
+    def __init__(
+        self, reference: SimulationSet, n: int = 256, n_power: int = 12, k_max: float = math.inf
+    ) -> None:
         if len(reference) < 8 or n < 8:
             raise InputError(
                 f"validation needs at least 8 real and 8 generated fields, got {len(reference)} and {n}; "
                 f"give the validation split more simulations"
             )
         self.grid = reference.grid
-        self.binning = _radial_bins(self.grid, n_power)
+        self.binning = _radial_bins(self.grid, n_power, k_max)
         self.window = _window(self.grid)
         members = _groups(reference.params, n // 8)
         self.thresholds = torch.stack([self._thresholds(reference.values[m]) for m in members])
@@ -161,10 +164,11 @@ def _share_above(x: Tensor, thresholds: Tensor) -> Tensor:
     return 1 - below.double() / ordered.shape[2]
 
 
-def _radial_bins(grid: Grid, n: int) -> tuple[Tensor, Tensor]:
+def _radial_bins(grid: Grid, n: int, k_max: float) -> tuple[Tensor, Tensor]:
     """Logarithmic bin of each mode up to the Nyquist wavenumber, numbered without gaps, and its weight."""
     k = grid.wavenumber()
-    edges = torch.logspace(math.log10(0.99 * grid.k_fundamental), math.log10(1.0001 * grid.k_nyquist), n + 1)
+    low, high = 0.99 * grid.k_fundamental, min(1.0001 * grid.k_nyquist, k_max)
+    edges = torch.logspace(math.log10(low), math.log10(high), n + 1)
     index = torch.bucketize(k, edges.double()) - 1
     outside = (index < 0) | (index >= n)
     weight = torch.full(k.shape, 2.0, dtype=torch.float64)
