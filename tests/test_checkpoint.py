@@ -20,6 +20,7 @@ from torch import Tensor
 import gen
 from gen.checkpoint import SHIPPED_LIMIT, load, record_report, save
 from gen.emulators.base import Emulator
+from gen.emulators.beams import beam, filtered
 from gen.emulators.conditioning import Deterministic
 from gen.emulators.copula import Copula
 from gen.emulators.copula_gan import CopulaGAN
@@ -29,6 +30,7 @@ from gen.emulators.field_map import FieldMap
 from gen.emulators.latent_gan import LatentGAN
 from gen.emulators.refinement import Refinement
 from gen.emulators.super_resolution import SuperResolution
+from gen.emulators.wide_beam import FromWideBeam
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 
@@ -374,4 +376,9 @@ def coarse_fields(emulator: Emulator) -> Tensor | None:
         return torch.randn(1, 1, *(n,) * dim, generator=generator).exp()
     if isinstance(emulator, SuperResolution):
         return torch.randn(1, 1, *(n // emulator.factor,) * dim, generator=generator).exp()
+    if isinstance(emulator, FromWideBeam):
+        noise = torch.randn(1, emulator.n_channels, *(n,) * dim, generator=generator)
+        smooth = filtered(noise, beam(emulator.grid, emulator.arguments["coarse_beam"]))
+        smooth[:, :1] = (smooth[:, :1] / smooth.std()).mul(0.3).exp()
+        return smooth
     return None
