@@ -1,7 +1,7 @@
 """The README's image of neutral hydrogen and dust: baselines, network, simulation.
 
-``python benchmarks/figure_fields.py --hi CHECKPOINT --dust CHECKPOINT [-o checkpoints/fields.png]``. The first
-interior test simulations of each checkpoint's data recipe, never chosen; one colour scale a row.
+``python benchmarks/figure_fields.py --hi CHECKPOINT --dust CHECKPOINT [-o checkpoints/fields.png]``. The
+first interior test simulations of each data recipe, never chosen; one colour scale a row.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def hydrogen(checkpoint: Path) -> dict[str, Tensor]:
     kinds = {name: file.values for name, file in painting(HI, reference, 0).items()} | kinds
     depth = test.grid.shape[-1] // 4
     return {
-        name: torch.cat([x[0, ..., :depth].mean(-1).log10().T for x in values])
+        name: torch.cat([torch.as_tensor(x)[0, ..., :depth].mean(-1).log10().T for x in values])
         for name, values in kinds.items()
     }
 
@@ -61,10 +61,10 @@ def dust(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     assert test.coarse is not None
     again = gen.load(checkpoint).sample(test.params, coarse=test.coarse, seed=1).values
     network = checkpoint.resolve().name
-    made = {name.replace(network, "network"): file.values for name, file in found.samples.items()}
+    made = {name.replace(network, "network"): file.values[:1] for name, file in found.samples.items()}
     order = [name for name in reversed(list(made)) if name != "network"]
-    kinds = {name: made[name] for name in order}
-    kinds |= {"network": made["network"], "another draw": again, "simulation": test.values}
+    kinds = {name: torch.as_tensor(made[name]) for name in [*order, "network"]}
+    kinds |= {"another draw": again, "simulation": test.values}
     unit = test.values[0, 0].mean()
     return (
         {name: (x[0, 0] / unit).log10() for name, x in kinds.items()},
