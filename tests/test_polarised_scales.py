@@ -60,7 +60,7 @@ def emulator(**changes: object) -> PolarisedSmallScales:
 
 @pytest.fixture(scope="module")
 def learnt() -> SimulationSet:
-    return dust(40, 1)
+    return dust(32, 1)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_large_scales_are_held(fitted: PolarisedSmallScales) -> None:
 
 def test_e_is_above_b_and_correlates_with_t_as_in_the_simulations(fitted: PolarisedSmallScales) -> None:
     """Aligned dust: the closed form has EE, BB and r_TE of small scales; small scales as of I lack r_TE."""
-    data = dust(32, 6, lam=5.0)
+    data = dust(24, 6, lam=5.0)
     assert data.coarse is not None
     real = shares(data.values)
     made = shares(fitted.closed_form(data.coarse, data.params))
@@ -192,7 +192,7 @@ def test_a_brighter_sky_has_brighter_small_scales_and_each_seed_draws_others(
 
 
 def test_practice_has_no_alignment(fitted: PolarisedSmallScales) -> None:
-    data = dust(24, 8, lam=5.0)
+    data = dust(12, 8, lam=5.0)
     assert data.coarse is not None
     assert shares(fitted.practice(data.coarse, data.params))[3] < 0.1
 
@@ -217,10 +217,13 @@ def test_bad_input_is_refused(fitted: PolarisedSmallScales, learnt: SimulationSe
 
 class Patches(Source):
     def load(self) -> SimulationSet:
-        return dust(24, 1)
+        return dust(18, 1)
 
 
-def test_it_trains_and_comes_back_from_its_checkpoint(tmp_path: Path) -> None:
+def test_it_trains_and_comes_back_from_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gen.emulators.polarised_scales.ROUNDS", 1)
     recipe = TrainingRecipe(
         name="dust",
         data=FieldData(Patches(), batch_size=4),

@@ -12,6 +12,8 @@ import torch
 from evaluation.thresholds import load_thresholds
 from gen.config import load_recipe
 from gen.data.base import SimulationSet, Source
+from gen.data.beam_pairs import at_beams
+from gen.data.foregrounds import TurbulentDust
 from gen.data.planes import LensingPlanes
 from gen.data.simulated import Simulated
 from gen.emulators.base import Emulator
@@ -56,7 +58,8 @@ def boxes(grid: Grid, space: ParameterSpace, layout: Layout) -> SimulationSet:
     def fill(grid: Grid, channels: int, seed: int, unit: str) -> torch.Tensor:
         fields = stand_in(grid, space).values
         if unit in ("1", HI_UNIT):
-            return fields - fields.amin(tuple(range(1, fields.ndim)), keepdim=True) + 0.1
+            positive = fields - fields.amin(tuple(range(1, fields.ndim)), keepdim=True) + 0.1
+            return torch.cat([positive, *(0.1 * fields.roll(i, 0) for i in range(1, channels))], 1)
         mixing = torch.randn(channels, generator=torch.Generator().manual_seed(seed))
         return torch.einsum("nbxyz,c->ncxyz", fields, 100 * mixing)
 
@@ -96,7 +99,21 @@ def quick_data(monkeypatch: pytest.MonkeyPatch) -> None:
         grid = Grid((source.n_pixels, source.n_pixels), side, "deg", periodic=False)
         return stand_in(grid, ParameterSpace((), (), ()))
 
+    def turbulence(source: TurbulentDust) -> SimulationSet:
+        n, channels = source.patch, len(source.stokes)
+        grid = Grid((n, n), n * source.pixel / 60, "deg", periodic=False)
+        data = boxes(grid, ParameterSpace((), (), ()), Layout("1", channels))
+        both = [
+            at_beams(maps, source.pixel, 0.0, source.fine_beam, source.coarse_beam) for maps in data.values
+        ]
+        fine, coarse = (torch.stack(maps) for maps in zip(*both, strict=True))
+        return replace(data, values=fine, coarse=coarse, coarse_grid=grid)
+
+    for module in ("polarised_scales", "small_scales"):
+        monkeypatch.setattr(f"gen.emulators.{module}.ROUNDS", 1)
     monkeypatch.setattr(Simulated, "load", simulated)
+    monkeypatch.setattr(TurbulentDust, "load", turbulence)
+    monkeypatch.setattr(TurbulentDust, "prepare", lambda source: None)
     monkeypatch.setattr(Simulated, "prepare", lambda source: None)
     monkeypatch.setattr(LensingPlanes, "load", planes)
     monkeypatch.chdir(ROOT)
