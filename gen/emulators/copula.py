@@ -75,8 +75,9 @@ class Copula(Emulator):
 
     Args:
         n_k: nodes of P_G in wavenumber.
-        reach: normal score up to which the data tell the one-point law; beyond, it is prolonged. One map of
-            10^4 cells tells it to 3.5.
+        reach: normal score up to which the fields of one cosmology tell its one-point law, 3.5 for 10^4
+            cells; beyond, it is prolonged.
+        pooled: beyond ``reach`` take the law of all cosmologies together instead, up to a score of 5.
         logarithmic: take the two-point function, and interpolate the one-point law, of the logarithm: for
             positive fields that span decades, of which the field's own two-point function says little.
     """
@@ -91,18 +92,20 @@ class Copula(Emulator):
         n_k: int = 24,
         *,
         reach: float = 4.25,
+        pooled: bool = False,
         logarithmic: bool = False,
     ) -> None:
         super().__init__(grid, space, field, unit)
-        self.degree, self.n_k, self.reach, self.logarithmic = degree, n_k, reach, logarithmic
-        self.marginal = Marginal(space, reach=reach, degree=degree, logarithmic=logarithmic)
+        self.degree, self.n_k, self.reach, self.pooled = degree, n_k, reach, pooled
+        self.logarithmic = logarithmic
+        nodes = (161, 5.0) if pooled else (129, reach)
+        self.marginal = Marginal(space, *nodes, degree=degree, logarithmic=logarithmic)
         self.log_power = Polynomial(space, n_k, degree)
         self.nodes = nn.Buffer(self._torus().nodes(n_k).float())
 
     def to_config(self) -> dict[str, Any]:
-        own = {
-            "degree": self.degree, "n_k": self.n_k, "reach": self.reach, "logarithmic": self.logarithmic
-        }  # fmt: skip
+        names = ("degree", "n_k", "reach", "pooled", "logarithmic")
+        own = {name: getattr(self, name) for name in names}
         return {**self._base_config(), **own}
 
     def _torus(self, shape: Sequence[int] | None = None, margin: int = 0) -> _Torus:
@@ -132,8 +135,10 @@ class Copula(Emulator):
         members = [data.values[group == i] for i in range(len(cosmologies))]
         scores = self.marginal.scores(torch.zeros((), dtype=torch.float64))
         self.marginal.fit(cosmologies, torch.stack([empirical_quantiles(m, scores) for m in members]))
-        variance = self.marginal.hermite(cosmologies)
         taken = [m.log() for m in members] if self.logarithmic else members
+        if self.pooled:
+            self.marginal.fit_tails(cosmologies, taken, self.reach)
+        variance = self.marginal.hermite(cosmologies)
         spectra = [self._spectrum(m, a2) for m, a2 in zip(taken, variance, strict=True)]
         self.log_power.fit(cosmologies, torch.stack(spectra))
 

@@ -40,7 +40,7 @@ class CopulaGAN(Emulator):
         summary_weight: weight of the gap between the summaries of generated and real fields
             (``gen.emulators.gap``), 0 for a purely adversarial generator.
         summary_bin: of ``gen.nets.summaries``, which makes the summaries of volumes several times cheaper.
-        logarithmic, reach: of the copula, for positive fields that span decades and few fields of each kind.
+        logarithmic, reach, pooled: of the copula, for positive fields that span decades, and few of a kind.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class CopulaGAN(Emulator):
         summary_bin: float | None = None,
         logarithmic: bool = False,
         reach: float = 4.25,
+        pooled: bool = False,
     ) -> None:
         super().__init__(grid, space, field, unit)
         self.arguments: dict[str, Any] = {
@@ -78,12 +79,15 @@ class CopulaGAN(Emulator):
             "summary_bin": summary_bin,
             "logarithmic": logarithmic,
             "reach": reach,
+            "pooled": pooled,
         }
         self.noise_channels, self.summary_weight = noise_channels, summary_weight
         self.margin = 0 if grid.periodic else margin
         # Zero padding is seen only by the margin, which is cut off.
         padding = "circular" if grid.periodic else "zeros"
-        self.copula = Copula(grid, space, field, unit, degree, reach=reach, logarithmic=logarithmic)
+        self.copula = Copula(
+            grid, space, field, unit, degree, reach=reach, pooled=pooled, logarithmic=logarithmic
+        )
         self.generator = UNet(grid.dim, 1 + noise_channels, 1, len(space), widths, padding)
         self.gap = SummaryGap(Summaries(grid, bin_width=summary_bin), space, degree)
 

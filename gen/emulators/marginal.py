@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,8 @@ class Marginal(nn.Module):
         super().__init__()
         self.n_nodes, self.reach, self.logarithmic = n_nodes, reach, logarithmic
         self.step = 2 * reach / (n_nodes - 1)
+        #: Where the steps start from: the median, or of logarithms where the mass is.
+        self.anchor = round(((2 if logarithmic else 0) + reach) / self.step)
         self.shape = Polynomial(space, n_nodes, degree)
 
     def scores(self, like: Tensor) -> Tensor:
@@ -52,19 +55,50 @@ class Marginal(nn.Module):
         tiny = 1e-6 * steps.sum(-1, keepdim=True)
         log_steps = torch.maximum(steps, tiny).log()
         scale = log_steps.exp().sum(-1, keepdim=True)
-        middle = quantiles.double()[:, self.n_nodes // 2, None] / scale
-        self.shape.fit(params, torch.cat([middle, log_steps], -1))
+        start = quantiles.double()[:, self.anchor, None] / (1 if self.logarithmic else scale)
+        self.shape.fit(params, torch.cat([start, log_steps], -1))
         predicted = self.shape(params.to(self.shape.coefficients))[:, 1:].double().exp()
         smearing = log_steps.exp().mean(0).log() - predicted.mean(0).log()
         self.shape.coefficients[0, 1:] += smearing.to(self.shape.coefficients)
 
+    @torch.no_grad()
+    def fit_tails(self, params: Tensor, members: Sequence[Tensor], reach: float) -> None:
+        """Beyond ``reach``, the steps that the fields of all cosmologies have together.
+
+        What cells are above the law's own value at ``reach`` is pooled, as if the tail did not depend on the
+        parameters; one field of each cosmology ends where all together still tell the law. A tail that is
+        prolonged instead makes a few cells, and with them the power of such a field, too large at random.
+
+        Args:
+            params: ``(M, P)`` of the cosmologies.
+            members: the values of each, taken as ``fit`` takes them.
+        """
+        params = params.to(self.shape.coefficients)
+        nodes, scores = self.nodes(params), self.scores(params).double()
+        last = int((scores <= reach + 1e-6).sum()) - 1
+        first = self.n_nodes - 1 - last
+        outer = torch.special.ndtr(-scores[last:])
+        for sign, node, place in ((1, last, slice(1 + last, self.n_nodes)), (-1, first, slice(1, 1 + first))):
+            ends = zip(members, nodes[:, node], strict=True)
+            beyond = torch.cat([(sign * (m.flatten().double() - end)).clamp(min=0) for m, end in ends])
+            height = beyond.topk(int(outer[0] * len(beyond)) + 2).values
+            rank = (outer * len(beyond) - 0.5).clamp(0, len(height) - 2)
+            low = rank.floor().long()
+            steps = (height[low] + (rank - low) * (height[low + 1] - height[low])).diff()
+            steps = steps.clamp(min=1e-3 * float(height[0]) + 1e-12).log().to(self.shape.coefficients)
+            self.shape.coefficients[:, place] = 0
+            self.shape.coefficients[0, place] = steps if sign > 0 else steps.flip(0)
+        shape = self.shape(params)
+        shape[:, 0] = nodes[:, self.anchor] / (1 if self.logarithmic else shape[:, 1:].exp().sum(1))
+        self.shape.fit(params, shape)
+
     def nodes(self, params: Tensor) -> Tensor:
         """q at the nodes, or its logarithm, ``(B, n_nodes)``."""
-        middle, log_steps = self.shape(params).split([1, self.n_nodes - 1], -1)
+        start, log_steps = self.shape(params).split([1, self.n_nodes - 1], -1)
         steps = log_steps.exp()
-        climbed = torch.cat([torch.zeros_like(middle), steps.cumsum(-1)], -1)
-        centre = climbed[:, self.n_nodes // 2, None]
-        return climbed - centre + middle * steps.sum(-1, keepdim=True)
+        climbed = torch.cat([torch.zeros_like(start), steps.cumsum(-1)], -1)
+        scale = 1 if self.logarithmic else steps.sum(-1, keepdim=True)
+        return climbed - climbed[:, self.anchor, None] + start * scale
 
     def _interpolate(self, low: Tensor, slope: Tensor, offset: Tensor, cell: Tensor) -> Tensor:
         batch, shape = cell.shape[0], cell.shape
