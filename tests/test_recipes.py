@@ -14,6 +14,7 @@ from gen.config import load_recipe
 from gen.data.base import SimulationSet, Source
 from gen.data.beam_pairs import at_beams
 from gen.data.foregrounds import TurbulentDust
+from gen.data.module import FieldData
 from gen.data.planes import LensingPlanes
 from gen.data.simulated import Simulated
 from gen.emulators.base import Emulator
@@ -26,7 +27,8 @@ from gen.training.base import TrainingRecipe, train
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING = sorted((ROOT / "recipes").glob("*.yaml"))
-DATA = sorted((ROOT / "recipes" / "data").glob("*.yaml"))
+SOURCES = [ROOT / "recipes" / "data" / "taurus.yaml"]
+DATA = sorted(set((ROOT / "recipes" / "data").glob("*.yaml")) - set(SOURCES))
 REPORTS = sorted((ROOT / "recipes" / "reports").glob("*.yaml"))
 
 
@@ -130,6 +132,11 @@ def test_data_recipes_are_read_and_keep_their_promises(path: Path) -> None:
     for simulation in plan:
         inside = bool(recipe.space.inside(torch.tensor([simulation.params], dtype=torch.float64)).item())
         assert inside == (simulation.region != "extrapolation")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_recipes_of_a_source_alone_are_read(path: Path) -> None:
+    assert isinstance(load_recipe(FieldData, path).value.source, Source)
 
 
 def test_no_seed_is_shared_between_data_recipes() -> None:

@@ -54,7 +54,8 @@ def _seed(seed: int, i: int) -> int:
 
 def _simulated(recipe: Path) -> SimulationRecipe | None:
     """What made the data, if this package did."""
-    if "emulator" not in read_yaml(recipe):
-        return read_recipe(recipe)
+    told = read_yaml(recipe)
+    if "emulator" not in told:
+        return None if "source" in told else read_recipe(recipe)
     source = load_recipe(TrainingRecipe, recipe).value.data.source
     return source.recipe if isinstance(source, Simulated) else None

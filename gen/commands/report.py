@@ -26,6 +26,7 @@ from gen.commands.pairs import check_pairs, is_paired, paired
 from gen.commands.simulate import simulated
 from gen.config import load_recipe
 from gen.data.base import SimulationSet
+from gen.data.module import FieldData
 from gen.errors import InputError
 from gen.fields import Fields, Grid
 from gen.io import FieldFile, open_fields, write_fields
@@ -125,8 +126,8 @@ def _reference(
     if options.data is None and not options.checkpoints:
         raise InputError("files of samples are judged against --reference FILE or --data RECIPE; got neither")
     recipe = project_file(options.data or DEFAULT_DATA)
-    if "emulator" in read_yaml(recipe):
-        data = load_recipe(TrainingRecipe, recipe).value.data.simulations
+    if (fields := fields_of(recipe)) is not None:
+        data = fields.simulations
         folder, train = None, data.select(split="train")
     else:
         folder = simulated(recipe, options.processes, options.cache, splits=("test",))
@@ -148,6 +149,14 @@ def _reference(
         },
         test,
     )
+
+
+def fields_of(recipe: Path) -> FieldData | None:
+    """The data of a recipe of training, or of one that names a source alone; not those of a simulation."""
+    told = read_yaml(recipe)
+    if "emulator" in told:
+        return load_recipe(TrainingRecipe, recipe).value.data
+    return load_recipe(FieldData, recipe).value if "source" in told else None
 
 
 def _painted(options: argparse.Namespace, reference: FieldFile) -> dict[str, FieldFile]:
