@@ -172,9 +172,13 @@ def corrected(tests: Sequence[JointTest], significance: float) -> list[JointTest
 
 
 def pooled(parts: Sequence[Measured]) -> Measured:
-    """Measurements of several cosmologies as one, a stratum each; bins may mean other heights in each."""
+    """Measurements of several cosmologies as one, a stratum each; bins may mean other heights in each.
+
+    Where one spans more decades than another, its lowest bins are left out.
+    """
+    n = min(m.vectors.shape[1] for m in parts)
     return Measured(
-        np.concatenate([m.vectors for m in parts]),
+        np.concatenate([m.vectors[:, -n:] for m in parts]),
         np.concatenate([_unique(i, m.simulation) for i, m in enumerate(parts)]),
         np.repeat(np.arange(len(parts)), [len(m) for m in parts]),
     )

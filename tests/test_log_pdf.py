@@ -12,6 +12,7 @@ from scipy import stats
 from evaluation.base import Measured
 from evaluation.compare import compare_measured
 from evaluation.decades import by_decade
+from evaluation.joint import pooled
 from evaluation.log_pdf import LogBins, LogPDF
 from evaluation.residuals import residual
 from gen.errors import InputError
@@ -94,3 +95,10 @@ def test_a_perfect_emulator_has_excess_one_in_every_decade():
 def test_nothing_positive_is_refused():
     with pytest.raises(InputError, match="need positive values"):
         LogBins.of(np.zeros(9))
+
+
+def test_cosmologies_of_different_decades_are_pooled_over_the_highest_ones() -> None:
+    wide, narrow = (np.arange(3 * n, dtype=float).reshape(3, n) for n in (8, 4))
+    both = pooled([Measured(x, np.arange(3), np.zeros(3, dtype=int)) for x in (wide, narrow)])
+    assert np.array_equal(both.vectors, np.concatenate([wide[:, -4:], narrow]))
+    assert len(np.unique(both.simulation)) == 6
