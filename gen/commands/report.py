@@ -291,6 +291,9 @@ def _range(folders: Sequence[Path]) -> dict[str, Any]:
 def _say(document: Mapping[str, Any]) -> None:
     """The headline on the terminal."""
     for row in document["headline"]:
-        excess = ", ".join(f"{name} {e['mean']:.2g}" for name, e in row["excess"].items())
+        excess = ", ".join(
+            f"{name} {'none' if e['mean'] is None else format(e['mean'], '.2g')}"
+            for name, e in row["excess"].items()
+        )
         error = f"power error up to {100 * row['power_error']:.1f} %"
         print(f"{row['region']}, {row['samples']}: {error}, excess {excess}")
