@@ -231,7 +231,7 @@ def test_overlaps_are_as_rough_as_the_patches_that_meet_there(folder: Path) -> N
         part = (share >= low) & (share < high)
         assert part.sum() > 200
         assert (made[part] ** 2).sum() / own[part].sum() == pytest.approx(1, abs=0.06)
-    assert (mean**2).sum() / own.sum() < 0.97, "means alone would be smoother"
+    assert (mean**2).sum() < own.sum(), "means alone are smoother, by what patches disagree"
 
 
 def steps(sky: np.ndarray, pixels: np.ndarray, around: np.ndarray) -> np.ndarray:
