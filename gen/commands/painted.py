@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from gen.config import load_recipe
+from gen.commands.recipe_data import fields_of
 from gen.data.simulated import Simulated
 from gen.io import FieldFile
 from gen.noise import sample_generator
@@ -15,8 +15,6 @@ from gen.simulate.hi import HI
 from gen.simulate.hi_painting import PaintedHI
 from gen.simulate.recipe import SimulationRecipe, read_recipe
 from gen.simulate.theory import Cosmology
-from gen.training.base import TrainingRecipe
-from gen.yaml_text import read_yaml
 
 PAINTING = "painting"
 
@@ -54,8 +52,7 @@ def _seed(seed: int, i: int) -> int:
 
 def _simulated(recipe: Path) -> SimulationRecipe | None:
     """What made the data, if this package did."""
-    told = read_yaml(recipe)
-    if "emulator" not in told:
-        return None if "source" in told else read_recipe(recipe)
-    source = load_recipe(TrainingRecipe, recipe).value.data.source
-    return source.recipe if isinstance(source, Simulated) else None
+    fields = fields_of(recipe)
+    if fields is None:
+        return read_recipe(recipe)
+    return fields.source.recipe if isinstance(fields.source, Simulated) else None

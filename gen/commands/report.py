@@ -23,18 +23,15 @@ from gen.checkpoint_folder import read_config
 from gen.commands.correction import check_correction
 from gen.commands.painted import painting
 from gen.commands.pairs import check_pairs, is_paired, paired
+from gen.commands.recipe_data import fields_of
 from gen.commands.simulate import simulated
-from gen.config import load_recipe
 from gen.data.base import SimulationSet
-from gen.data.module import FieldData
 from gen.errors import InputError
 from gen.fields import Fields, Grid
 from gen.io import FieldFile, open_fields, write_fields
 from gen.sampling import describe_sampling
 from gen.simulate.recipe import read_recipe
 from gen.simulate.run import is_simulated, load_simulations
-from gen.training.base import TrainingRecipe
-from gen.yaml_text import read_yaml
 
 DEFAULT_DATA = Path("recipes/data/convergence_2d_demo.yaml")
 BASELINE = "gen.emulators.copula.Copula"
@@ -149,14 +146,6 @@ def _reference(
         },
         test,
     )
-
-
-def fields_of(recipe: Path) -> FieldData | None:
-    """The data of a recipe of training, or of one that names a source alone; not those of a simulation."""
-    told = read_yaml(recipe)
-    if "emulator" in told:
-        return load_recipe(TrainingRecipe, recipe).value.data
-    return load_recipe(FieldData, recipe).value if "source" in told else None
 
 
 def _painted(options: argparse.Namespace, reference: FieldFile) -> dict[str, FieldFile]:

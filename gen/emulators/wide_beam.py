@@ -112,16 +112,16 @@ class FromWideBeam(Emulator):
         cells = self.grid.shape if shape is None else tuple(shape)
         return self.made(self.draw_latent(params, generators, coarse, cells), params, cells, learned=True)
 
-    def closed_form(self, coarse: Tensor, params: Tensor) -> Tensor:
+    def closed_form(self, coarse: Tensor, params: Tensor, stream: str = "closed form") -> Tensor:
         """Maps without what was learned; each map's small scales are drawn by its own large ones."""
         shape = coarse.shape[2:]
-        latent = self.draw_latent(params, own_generators(coarse, "closed form"), coarse, shape)
+        latent = self.draw_latent(params, own_generators(coarse, stream), coarse, shape)
         return self.made(latent, params, shape, learned=False)
 
-    def closed_forms(self, coarse: Tensor, params: Tensor) -> Tensor:
-        """Those of many maps, some at a time."""
+    def closed_forms(self, coarse: Tensor, params: Tensor, stream: str = "closed form") -> Tensor:
+        """Those of many maps, some at a time; each stream draws others."""
         pairs = zip(coarse.split(32), params.split(32), strict=True)
-        return torch.cat([self.closed_form(*pair) for pair in pairs])
+        return torch.cat([self.closed_form(*pair, stream) for pair in pairs])
 
     def regularisation(self, w_fake: Tensor, latent: Tensor, params: Tensor) -> dict[str, Tensor]:
         """The weighted gap between the summaries of made and real fields."""
@@ -145,11 +145,8 @@ class FromWideBeam(Emulator):
         if not self.summary_weight:
             self.gap.summaries.fit(*real)
             return
-        parts = []
-        for i in torch.arange(len(values)).split(64):
-            latent = self.draw_latent(params[i], own_generators(coarse[i], "gap"), coarse[i])
-            parts.append(self.made(latent, params[i], self.grid.shape, learned=False))
-        self.gap.fit(real, self.views(torch.cat(parts), coarse, unit, params), params)
+        started = self.closed_forms(coarse, params, "gap")
+        self.gap.fit(real, self.views(started, coarse, unit, params), params)
 
     def make_critic(self) -> nn.Module:
         """A fresh critic of small scales, beside the large ones if ``paired``."""
