@@ -131,14 +131,17 @@ def worst(made: Tensor, known: Tensor) -> float:
 # The halo
 
 
-@pytest.mark.parametrize(("dim", "levels"), [(2, 1), (2, 2), (2, 3), (2, 4), (3, 1), (3, 2)])
-def test_the_halo_is_as_far_as_gradients_reach_and_no_further(dim: int, levels: int) -> None:
+@pytest.mark.parametrize(
+    ("dim", "levels", "patch"),
+    [(2, 1, 1), (2, 2, 1), (2, 3, 1), (2, 4, 1), (3, 1, 1), (3, 2, 1), (2, 2, 2), (2, 3, 2)],
+)
+def test_the_halo_is_as_far_as_gradients_reach_and_no_further(dim: int, levels: int, patch: int) -> None:
     torch.manual_seed(0)
-    net = UNet(dim, 1, 1, 0, (2,) * levels, noise=True).double()
+    net = UNet(dim, 1, 1, 0, (2,) * levels, noise=patch == 1, patch=patch).double()
     torch.nn.init.normal_(net.leave.weight)
     n = -(-(2 * net.halo + 3 * net.factor) // net.factor) * net.factor
     x = torch.randn(1, 1, *(n,) * dim, dtype=torch.float64, requires_grad=True)
-    noise = torch.zeros(1, levels, *(n,) * dim, dtype=torch.float64)
+    noise = torch.zeros(1, levels, *(n,) * dim, dtype=torch.float64) if patch == 1 else None
     first = (n // 2) // net.factor * net.factor
     block = (..., *(slice(first, first + net.factor),) * dim)
     (gradient,) = torch.autograd.grad(net(x, torch.zeros(1, 0), noise)[block].sum(), x)

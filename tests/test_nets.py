@@ -15,7 +15,7 @@ from gen.emulators.latent_gan import LatentGAN
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.nets.dcgan import Critic, DCGANGenerator
-from gen.nets.layers import Modulation, Padding, conv, upsample
+from gen.nets.layers import Modulation, Padding, conv, folded, unfolded, upsample
 from gen.nets.summaries import Summaries
 from gen.nets.unet import UNet
 from gen.noise import sample_generator
@@ -38,15 +38,26 @@ def test_nearest_upsampling_and_circular_convolution_commute_with_shifts(dim: in
 
 
 @pytest.mark.parametrize("dim", [2, 3])
-def test_unet_starts_at_zero_and_commutes_with_coarse_shifts(dim: int) -> None:
+def test_blocks_of_cells_become_channels_and_cells_again(dim: int) -> None:
+    x = torch.randn(2, 3, *(8, 4, 12)[:dim])
+    blocks = folded(x, 2)
+    assert blocks.shape == (2, 3 * 2**dim, *(4, 2, 6)[:dim])
+    assert torch.equal(blocks.unflatten(1, (3, -1))[:, :, 0], x[(..., *(slice(None, None, 2),) * dim)])
+    assert torch.equal(unfolded(blocks, 2), x)
+
+
+@pytest.mark.parametrize(("dim", "patch"), [(2, 1), (3, 1), (2, 2), (3, 2)])
+def test_unet_starts_at_zero_and_commutes_with_coarse_shifts(dim: int, patch: int) -> None:
     torch.manual_seed(0)
-    net = UNet(dim, 2, 1, 2, (4, 8))
+    net = UNet(dim, 2, 1, 2, (4, 8), patch=patch)
     x, params = torch.randn(2, 2, *(8,) * dim), torch.rand(2, 2)
     assert net(x, params).abs().max() == 0
     torch.nn.init.normal_(net.leave.weight)
     axes = tuple(range(2, 2 + dim))
     assert torch.allclose(
-        net(x.roll((2,) * dim, axes), params), net(x, params).roll((2,) * dim, axes), atol=1e-5
+        net(x.roll((net.factor,) * dim, axes), params),
+        net(x, params).roll((net.factor,) * dim, axes),
+        atol=1e-5,
     )
 
 

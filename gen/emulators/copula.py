@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from gen.emulators.base import Emulator
-from gen.emulators.marginal import Marginal, empirical_quantiles
+from gen.emulators.log_marginal import LogMarginal
+from gen.emulators.marginal import Marginal
 from gen.emulators.regression import Polynomial
+from gen.emulators.sharpened import match_contrast
+from gen.emulators.torus import Torus, interpolated
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.noise import normal
 
 if TYPE_CHECKING:
     from gen.data.base import SimulationSet
-
-
-#: Modes of a large box that are interpolated at a time.
-SLAB = 2**20
 
 
 def correlation_function(values: Tensor, periodic: bool) -> Tensor:
@@ -75,11 +74,12 @@ class Copula(Emulator):
 
     Args:
         n_k: nodes of P_G in wavenumber.
-        reach: normal score up to which the fields of one cosmology tell its one-point law, 3.5 for 10^4
-            cells; beyond, it is prolonged.
-        pooled: beyond ``reach`` take the law of all cosmologies together instead, up to a score of 5.
-        logarithmic: take the two-point function, and interpolate the one-point law, of the logarithm: for
-            positive fields that span decades, of which the field's own two-point function says little.
+        logarithmic: interpolate the one-point law, and take the two-point function, of the logarithm: for
+            positive fields that span decades, of which one field's own two-point function says little.
+        contrast_power: of logarithmic ones, change P_G by one factor a wavenumber for all parameters so that
+            the mean power of density contrasts is right, at the cost of that of the logarithm.
+        reach, phases: of the one-point law, see ``LogMarginal``.
+        knots: values of parameters where all laws may bend, see ``Polynomial``.
     """
 
     def __init__(
@@ -91,29 +91,37 @@ class Copula(Emulator):
         degree: int = 3,
         n_k: int = 24,
         *,
-        reach: float = 4.25,
-        pooled: bool = False,
         logarithmic: bool = False,
+        reach: float = 4.25,
+        phases: int = 1,
+        knots: Mapping[str, Sequence[float]] | None = None,
+        contrast_power: bool = False,
     ) -> None:
         super().__init__(grid, space, field, unit)
-        self.degree, self.n_k, self.reach, self.pooled = degree, n_k, reach, pooled
-        self.logarithmic = logarithmic
-        nodes = (161, 5.0) if pooled else (129, reach)
-        self.marginal = Marginal(space, *nodes, degree=degree, logarithmic=logarithmic)
-        self.log_power = Polynomial(space, n_k, degree)
+        if not logarithmic and (phases != 1 or contrast_power):
+            raise InputError("two phases and contrast_power are for laws of logarithms; set logarithmic")
+        self.degree, self.n_k, self.reach, self.phases = degree, n_k, reach, phases
+        self.logarithmic, self.contrast_power = logarithmic, contrast_power
+        self.knots = {name: [float(k) for k in values] for name, values in (knots or {}).items()}
+        self.marginal = (
+            LogMarginal(space, reach, degree, phases, self.knots)
+            if logarithmic
+            else Marginal(space, reach=reach, degree=degree)
+        )
+        self.log_power = Polynomial(space, n_k, degree, self.knots)
         self.nodes = nn.Buffer(self._torus().nodes(n_k).float())
 
     def to_config(self) -> dict[str, Any]:
-        names = ("degree", "n_k", "reach", "pooled", "logarithmic")
+        names = ("degree", "n_k", "logarithmic", "reach", "phases", "knots", "contrast_power")
         own = {name: getattr(self, name) for name in names}
         return {**self._base_config(), **own}
 
-    def _torus(self, shape: Sequence[int] | None = None, margin: int = 0) -> _Torus:
+    def _torus(self, shape: Sequence[int] | None = None, margin: int = 0) -> Torus:
         """The periodic lattice on which fields of ``shape`` are drawn."""
         wanted = [n + 2 * margin for n in (self.grid.shape if shape is None else shape)]
         if not self.grid.periodic:
             wanted = [n + m for n, m in zip(wanted, self.grid.shape, strict=True)]
-        return _Torus(self.grid.resized(wanted), 12 * self.grid.k_fundamental)
+        return Torus(self.grid.resized(wanted), 12 * self.grid.k_fundamental)
 
     def fit(self, data: SimulationSet) -> None:
         """Measure the one- and two-point laws at each cosmology of ``data``, then interpolate.
@@ -133,14 +141,13 @@ class Copula(Emulator):
             )
         cosmologies, group = distinct_rows(data.params.double())
         members = [data.values[group == i] for i in range(len(cosmologies))]
-        scores = self.marginal.scores(torch.zeros((), dtype=torch.float64))
-        self.marginal.fit(cosmologies, torch.stack([empirical_quantiles(m, scores) for m in members]))
+        self.marginal.fit_fields(cosmologies, members)
         taken = [m.log() for m in members] if self.logarithmic else members
-        if self.pooled:
-            self.marginal.fit_tails(cosmologies, taken, self.reach)
         variance = self.marginal.hermite(cosmologies)
         spectra = [self._spectrum(m, a2) for m, a2 in zip(taken, variance, strict=True)]
         self.log_power.fit(cosmologies, torch.stack(spectra))
+        if self.contrast_power:
+            match_contrast(self, data.values, data.params)
 
     def _spectrum(self, values: Tensor, a2: Tensor, iterations: int = 8) -> Tensor:
         """Logarithm of P_G at the nodes for one cosmology, ``(n_k,)`` (unit variance, lattice units)."""
@@ -153,7 +160,7 @@ class Copula(Emulator):
         wanted = torus.at_nodes(torus.power(target), nodes)
         rho = torch.linspace(-1, 1, 2001, dtype=torch.float64)
         mapped = _mehler(rho, a2)
-        power = torus.at_nodes(torus.power(_interp(target, mapped, rho)), nodes).clamp(
+        power = torus.at_nodes(torus.power(interpolated(target, mapped, rho)), nodes).clamp(
             min=wanted.max() * 1e-9
         )
         for _ in range(iterations):
@@ -203,87 +210,6 @@ class Copula(Emulator):
         shape: Sequence[int] | None = None,
     ) -> Tensor:
         return self.from_white(self.white_latent(generators, shape), params, shape)
-
-
-class _Torus:
-    """Fourier bookkeeping on a periodic lattice in lattice units: unit variance means mean power 1."""
-
-    def __init__(self, grid: Grid, offset: float) -> None:
-        self.grid, self.offset = grid, offset
-        self.k = grid.wavenumber()
-        counts = torch.full((grid.shape[-1] // 2 + 1,), 2.0, dtype=torch.float64)
-        counts[0] = 1
-        if grid.shape[-1] % 2 == 0:
-            counts[-1] = 1
-        self.multiplicity = counts.expand(self.k.shape)
-
-    def coordinate(self, k: Tensor) -> Tensor:
-        """Close to linear below a dozen fundamentals, where modes are few, and to log k above."""
-        return torch.log1p(k / self.offset)
-
-    def nodes(self, n: int) -> Tensor:
-        """Values of the coordinate from the fundamental to the corner of the lattice."""
-        ends = self.coordinate(torch.stack([torch.tensor(self.grid.k_fundamental).double(), self.k.max()]))
-        return torch.linspace(ends[0].item(), ends[1].item(), n, dtype=torch.float64)
-
-    def mean(self, power: Tensor) -> Tensor:
-        """Mean over all modes of ``(B, *half lattice)``, kept for broadcasting."""
-        weight = (self.multiplicity / self.multiplicity.sum()).to(power)
-        return (power * weight).sum(tuple(range(1, power.ndim)), keepdim=True)
-
-    def power(self, correlation: Tensor) -> Tensor:
-        """Power of a correlation function given on the whole lattice."""
-        return torch.fft.rfftn(correlation).real
-
-    def covariance(self, power: Tensor) -> Tensor:
-        """Unit-variance correlation function of a power, negative powers refused by construction."""
-        xi = torch.fft.irfftn(power, s=self.grid.shape)
-        return xi / xi.flatten()[0]
-
-    def _cells(self, nodes: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """The node below each mode, and how far the mode lies towards the next; clamped at the ends."""
-        nodes = nodes.double()
-        position = (
-            (self.coordinate(k.to(nodes.device)) - nodes[0]) * (len(nodes) - 1) / (nodes[-1] - nodes[0])
-        )
-        position = position.clamp(0, len(nodes) - 1)
-        cell = position.floor().clamp(max=len(nodes) - 2).long()
-        return cell, position - cell
-
-    def on_lattice(self, log_power: Tensor, nodes: Tensor) -> Tensor:
-        """Linear interpolation of ``(B, n_k)`` to ``(B, *half lattice)``; constant beyond."""
-        parts = []
-        for k in self.k.split(max(1, SLAB // self.k[0].numel())):
-            cell, fraction = self._cells(nodes, k)
-            low, high = log_power[:, cell], log_power[:, cell + 1]
-            parts.append(low + fraction.to(log_power) * (high - low))
-        return torch.cat(parts, 1)
-
-    def at_nodes(self, power: Tensor, nodes: Tensor) -> Tensor:
-        """Means of a lattice power around each node, with the weights of the interpolation."""
-        cell, fraction = self._cells(nodes, self.k)
-        weight = torch.zeros(len(nodes), dtype=torch.float64)
-        total = torch.zeros_like(weight)
-        for index, share in ((cell, 1 - fraction), (cell + 1, fraction)):
-            share = share * self.multiplicity
-            weight.index_add_(0, index.flatten(), share.flatten())
-            total.index_add_(0, index.flatten(), (share * power).flatten())
-        return _fill(total, weight, nodes)
-
-
-def _fill(total: Tensor, weight: Tensor, x: Tensor) -> Tensor:
-    """Weighted means, with the nodes that nothing fell on interpolated from their neighbours."""
-    seen = weight > 1e-9
-    values = total[seen] / weight[seen]
-    return _interp(x, x[seen], values)
-
-
-def _interp(x: Tensor, xp: Tensor, fp: Tensor) -> Tensor:
-    """Piecewise linear interpolation, constant beyond the ends; ``xp`` increasing."""
-    cell = torch.searchsorted(xp, x.contiguous()).clamp(1, len(xp) - 1)
-    x0, x1 = xp[cell - 1], xp[cell]
-    fraction = ((x - x0) / (x1 - x0)).clamp(0, 1)
-    return fp[cell - 1] + fraction * (fp[cell] - fp[cell - 1])
 
 
 def _mehler(rho: Tensor, a2: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -35,12 +35,13 @@ class CopulaGAN(Emulator):
 
     Args:
         widths: channels of the U-Net, finest resolution first.
+        patch: of the U-Net: cells along an axis that it takes together.
         noise_channels: white-noise fields given beside g.
         margin: cells generated around a field that is not periodic and cut off again.
         summary_weight: weight of the gap between the summaries of generated and real fields
             (``gen.emulators.gap``), 0 for a purely adversarial generator.
         summary_bin: of ``gen.nets.summaries``, which makes the summaries of volumes several times cheaper.
-        logarithmic, reach, pooled: of the copula, for positive fields that span decades, and few of a kind.
+        logarithmic, reach, phases, knots, contrast_power: of the copula, for fields that span decades.
     """
 
     def __init__(
@@ -62,9 +63,19 @@ class CopulaGAN(Emulator):
         summary_bin: float | None = None,
         logarithmic: bool = False,
         reach: float = 4.25,
-        pooled: bool = False,
+        phases: int = 1,
+        knots: Mapping[str, Sequence[float]] | None = None,
+        contrast_power: bool = False,
+        patch: int = 1,
     ) -> None:
         super().__init__(grid, space, field, unit)
+        law: dict[str, Any] = {
+            "logarithmic": logarithmic,
+            "reach": reach,
+            "phases": phases,
+            "knots": dict(knots or {}),
+            "contrast_power": contrast_power,
+        }
         self.arguments: dict[str, Any] = {
             "degree": degree,
             "widths": list(widths),
@@ -77,18 +88,15 @@ class CopulaGAN(Emulator):
             "critic_tail": critic_tail,
             "critic_spectrum": critic_spectrum,
             "summary_bin": summary_bin,
-            "logarithmic": logarithmic,
-            "reach": reach,
-            "pooled": pooled,
+            **law,
+            "patch": patch,
         }
         self.noise_channels, self.summary_weight = noise_channels, summary_weight
         self.margin = 0 if grid.periodic else margin
         # Zero padding is seen only by the margin, which is cut off.
         padding = "circular" if grid.periodic else "zeros"
-        self.copula = Copula(
-            grid, space, field, unit, degree, reach=reach, pooled=pooled, logarithmic=logarithmic
-        )
-        self.generator = UNet(grid.dim, 1 + noise_channels, 1, len(space), widths, padding)
+        self.copula = Copula(grid, space, field, unit, degree, **law)
+        self.generator = UNet(grid.dim, 1 + noise_channels, 1, len(space), widths, padding, patch=patch)
         self.gap = SummaryGap(Summaries(grid, bin_width=summary_bin), space, degree)
 
     def to_config(self) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gen.emulators.copula import _Torus
 from gen.emulators.regression import Polynomial
+from gen.emulators.torus import Torus
 from gen.fields import Grid, ParameterSpace
 
 
@@ -38,8 +38,8 @@ class MissingModes(nn.Module):
         self.shift = Polynomial(space, 1, degree)
         self.nodes = nn.Buffer(self._torus(grid.shape).nodes(n_k).float())
 
-    def _torus(self, shape: Sequence[int]) -> _Torus:
-        return _Torus(self.grid.resized(shape), 12 * self.grid.k_fundamental)
+    def _torus(self, shape: Sequence[int]) -> Torus:
+        return Torus(self.grid.resized(shape), 12 * self.grid.k_fundamental)
 
     @torch.no_grad()
     def fit(self, true: Tensor, upsampled: Tensor, params: Tensor) -> None:
@@ -98,7 +98,7 @@ class MissingModes(nn.Module):
         """``(C, *lattice)`` as its vectors, or as the one scalar."""
         return x.split(self.grid.dim if self.vectors else 1)
 
-    def _on_lattice(self, polynomial: Polynomial, params: Tensor, torus: _Torus) -> Tensor:
+    def _on_lattice(self, polynomial: Polynomial, params: Tensor, torus: Torus) -> Tensor:
         """``(B, C, *lattice)`` of a measured function of k, the same for all components of a vector."""
         values = polynomial(params).unflatten(1, (self.groups, self.n_k))
         each = [torus.on_lattice(v, self.nodes.to(v)) for v in values.unbind(1)]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement
 
 import torch
 from torch import Tensor, nn
 
+from gen.errors import InputError
 from gen.fields import ParameterSpace
 
 
@@ -16,12 +19,26 @@ class Polynomial(nn.Module):
     The basis holds all monomials up to ``degree`` of the normalised parameters, where a parameter whose
     range is positive enters by its logarithm (amplitudes and shapes are close to power laws of Omega_m
     and sigma_8). With few cosmologies, monomials of high degree keep zero coefficients.
+
+    Args:
+        knots: of a parameter, values at which y may bend, as it does where what fields are made from is
+            given at those values and interpolated between.
+
+    Raises:
+        InputError: for knots of a parameter that the space lacks.
     """
 
     coefficients: Tensor
 
-    def __init__(self, space: ParameterSpace, n_outputs: int, degree: int = 3) -> None:
+    def __init__(
+        self,
+        space: ParameterSpace,
+        n_outputs: int,
+        degree: int = 3,
+        knots: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
         super().__init__()
+        self.space = space
         self.logarithmic = tuple(low > 0 for low in space.low)
         low, high = (
             [
@@ -34,21 +51,33 @@ class Polynomial(nn.Module):
         self.monomials = [
             m for d in range(degree + 1) for m in combinations_with_replacement(range(len(space)), d)
         ]
-        self.register_buffer("coefficients", torch.zeros(len(self.monomials), n_outputs))
+        unknown = sorted(set(knots or {}) - set(space.names))
+        if unknown:
+            names = ", ".join(space.names) or "none"
+            raise InputError(f"knots belong to parameters, here {names}, got {', '.join(unknown)}")
+        self.knots = []
+        for i, k in ((space.names.index(name), k) for name, values in (knots or {}).items() for k in values):
+            at = math.log(k) if self.logarithmic[i] else k
+            self.knots.append((i, 2 * (at - low[i]) / (high[i] - low[i]) - 1))
+        n_features = len(self.monomials) + len(self.knots)
+        self.register_buffer("coefficients", torch.zeros(n_features, n_outputs))
 
     def features(self, params: Tensor) -> Tensor:
-        """Monomials ``(B, F)`` of ``(B, P)`` physical parameters."""
-        columns = [p.log() if log else p for p, log in zip(params.unbind(-1), self.logarithmic, strict=True)]
-        t = self.scaled.normalise(torch.stack(columns, -1)) if columns else params
+        """Monomials, then ramps from each knot on, ``(B, F)``, of ``(B, P)`` physical parameters."""
+        t = self._scaled(params)
         ones = params.new_ones(params.shape[0])
-        return torch.stack(
-            [torch.stack([t[:, i] for i in m]).prod(0) if m else ones for m in self.monomials], -1
-        )
+        columns = [torch.stack([t[:, i] for i in m]).prod(0) if m else ones for m in self.monomials]
+        columns += [(t[:, i] - knot).clamp(min=0) for i, knot in self.knots]
+        return torch.stack(columns, -1)
+
+    def _scaled(self, params: Tensor) -> Tensor:
+        columns = [p.log() if log else p for p, log in zip(params.unbind(-1), self.logarithmic, strict=True)]
+        return self.scaled.normalise(torch.stack(columns, -1)) if columns else params
 
     def fit(self, params: Tensor, outputs: Tensor) -> None:
         """Least squares on ``(M, P)`` parameters and ``(M, n_outputs)`` values."""
         rows = max(1, len(params) // 3)
-        degrees = torch.tensor([len(m) for m in self.monomials])
+        degrees = torch.tensor([*(len(m) for m in self.monomials), *(2 for _ in self.knots)])
         highest = max((int(d) for d in degrees.unique() if int((degrees <= d).sum()) <= rows), default=0)
         used = degrees <= highest
         basis = self.features(params.double())[:, used]

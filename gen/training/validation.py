@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d, max_pool3d
 
 from gen.errors import InputError
 from gen.fields import Grid
+from gen.nets.layers import near_maximum
 
 if TYPE_CHECKING:
     from gen.data.base import SimulationSet
@@ -152,9 +152,8 @@ def _neighbour_maximum(x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 def _peak_heights(x: Tensor) -> Tensor:
     """The field at inner cells above all neighbours, minus infinity elsewhere."""
-    pool = max_pool2d if x.ndim == 4 else max_pool3d
     inner = x[(..., *(slice(1, -1),) * (x.ndim - 2))]
-    return torch.where(inner >= pool(x, 3, 1), inner, -torch.inf)
+    return torch.where(inner >= near_maximum(x), inner, -torch.inf)
 
 
 def _share_above(x: Tensor, thresholds: Tensor) -> Tensor:
