@@ -15,6 +15,7 @@ from torch import Tensor
 
 from evaluation.base import Sample, measure
 from evaluation.battery import STOKES, battery
+from evaluation.compare import compare
 from evaluation.cosmologies import cosmologies
 from evaluation.dust import AngleDispersion, DustSpectra
 from evaluation.evaluate import evaluate
@@ -22,6 +23,7 @@ from evaluation.large_scales import FWHM, large_scale_columns, smoothed
 from evaluation.overlap import overlap
 from evaluation.paired import Pairing, judge_pairs
 from evaluation.polarisation import Polarisation, mode_angle
+from evaluation.power import PowerSpectrum
 from evaluation.report import report
 from evaluation.stokes import polarisation_angle, polarisation_fraction
 from evaluation.thresholds import LargeScales
@@ -217,6 +219,47 @@ def test_large_scales_that_are_kept_or_not():
 
 def replace_periodic(grid: Grid) -> Grid:
     return replace(grid, periodic=True)
+
+
+def test_round_off_beyond_the_beam_is_not_judged():
+    """Skies of one law, smoothed by 12 arcmin; the made ones have noise of a millionth of their scatter."""
+    grid = Grid((64, 64), 2.4, "deg", periodic=True)
+    reference, made = (smoothed(grid, sky(grid, 32, seed), 12.0) for seed in (15, 16))
+    made += 1e-6 * made.std((0, 2, 3), keepdim=True) * torch.randn(made.shape, generator=drawn(17))
+    whole = thresholds().measurement
+    ended = replace(whole, beam=12.0)
+    excess, k_max = {}, {}
+    for m in (whole, ended):
+        statistics = battery(["power", "spectra"], grid, reference, m)
+        assert [s.name for s in statistics] == ["power", "EE", "BB", "TE", "r_TE"]
+        found = [compare(s, Sample(reference), Sample(made), n_permutations=50) for s in statistics]
+        excess[m], k_max[m] = [c.excess for c in found], [c.abscissa.max() for c in found]
+    assert min(excess[whole]) > 5 and max(excess[whole]) > 1e6
+    assert max(excess[ended]) < 1.5
+    assert min(k_max[whole]) > 0.97 * grid.k_nyquist > 2.5 * ended.k_max(grid)
+    assert max(k_max[ended]) < ended.k_max(grid) < max(k_max[ended]) + 1.5 * grid.k_fundamental
+
+
+def test_the_page_and_the_joint_tests_take_fewer_bins(tmp_path):
+    grid = Grid((32, 32), 2.0, "deg", periodic=False)
+    law = replace_periodic(grid)
+    reference = replace(file_of(grid, [INTERIOR], 24, 1, per_box=2), values=sky(law, 24, 18).float())
+    made = replace(file_of(grid, [INTERIOR], 24, 2), values=sky(law, 24, 19).float())
+    t = thresholds(statistics=("power", "peaks", "spectra"), excess={})
+    quick = {"n_bootstrap": 50, "n_permutations": 50, "n_splits": 20, "classifier_steps": 1}
+    t = replace(t, measurement=replace(t.measurement, **quick, beam=20.0))
+    d = report({"net": made}, reference, t, tmp_path, provenance={}, paired=Pairing())
+    k_max = t.measurement.k_max(grid)
+    n = np.count_nonzero(PowerSpectrum(grid).edges[1:] <= k_max)
+    assert 2 <= n < 8, "fewer bins than are joined for a covariance"
+    assert d["field"]["k_max"] == pytest.approx(k_max) and k_max < 0.5 * grid.k_nyquist
+    (c,) = d["cosmologies"]
+    assert c["power_error"]["net"]["n_bins"] == n
+    lengths = [len(c["statistics"][s]["net"]["abscissa"]) for s in ("power", "EE", "BB", "TE", "r_TE")]
+    assert lengths == [n] * 5
+    assert len(d["paired"][0]["k"]) == len(d["paired"][0]["transfer"]) == n
+    tested = {j["test"]: j["p"] for j in d["joint"] if "power" in j["test"]}
+    assert tested and None not in tested.values()
 
 
 def test_what_takes_one_field_takes_the_intensity():
