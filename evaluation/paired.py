@@ -79,8 +79,8 @@ class PairedErrors:
     bootstrap errors over simulations. ``variety``, of random sets: the power of the difference of two
     realisations over that of one and the truth. Of the right law given the conditions it is 1, for the truth
     is then one more realisation; less says that realisations are too alike, 0 that they are all one.
-    ``large_scales``, where asked for: rms difference of smoothed fields over the scatter of the true ones,
-    in the mean square over channels. Spectra are of the first channel.
+    ``large_scales``, where asked for: rms difference of smoothed fields, but at open edges, over the scatter
+    of the true ones, in the mean square over channels. Spectra are of the first channel.
     """
 
     region: str

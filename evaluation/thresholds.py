@@ -42,7 +42,8 @@ class LargeScales:
 
     Args:
         beam: full width at half maximum of the Gaussian that made and true fields are smoothed by, that of
-            the large scales given [arcmin] on the sky, else [unit of the grid].
+            the large scales given [arcmin] on the sky, else [unit of the grid]. Not judged is what lies
+            within 2.5 of its standard deviations of an open edge (``evaluation.large_scales``).
         error: largest rms difference over a region, in units of the scatter of the true smoothed fields.
     """
 
