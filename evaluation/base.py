@@ -182,6 +182,17 @@ def on_grid(values: Tensor, grid: Grid) -> Tensor:
     return field
 
 
+def levelled(x: Tensor) -> tuple[Tensor, Tensor]:
+    """``x (B, ...)``, each row over a power of two that brings it to 1 at most, and those ``(B,)`` float64.
+
+    Nothing is rounded, and products of three and four values stay in the range of single precision, which
+    ends at 3e38: densities of 1e11 in the unit that they come in would leave it.
+    """
+    exponent = torch.frexp(x.abs().flatten(1).amax(1)).exponent.clamp(-126, 126)
+    level = torch.ldexp(torch.ones_like(exponent, dtype=torch.float64), exponent)
+    return x * (1 / level).to(x.real).reshape(-1, *[1] * (x.ndim - 1)), level
+
+
 def check_finite(values: Tensor) -> None:
     """Refuse fields that hold NaN or infinity."""
     good = torch.isfinite(values).flatten(1).all(1)

@@ -50,7 +50,7 @@ HIGAN_SIDES = 6.0 / HIGAN_NYQUIST, 6.5 / HIGAN_NYQUIST
 
 
 def _power(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Statistic]:
-    return [PowerSpectrum(grid, apodise=_taper(grid, m))]
+    return [PowerSpectrum(grid, apodise=_taper(grid, m), k_max=m.k_max(grid))]
 
 
 def _pdf(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Statistic]:
@@ -140,7 +140,7 @@ def _three_point(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Stat
 
 
 def _spectra(grid: Grid, reference: Tensor, m: Measurement) -> Sequence[Statistic]:
-    return DustSpectra(Polarisation(grid, apodise=_taper(grid, m))).spectra()
+    return DustSpectra(Polarisation(grid, apodise=_taper(grid, m), k_max=m.k_max(grid))).spectra()
 
 
 def _of_polarised_intensity(build: Build) -> Build:

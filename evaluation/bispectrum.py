@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.base import Part, on_grid
+from evaluation.base import Part, levelled, on_grid
 from evaluation.power import Apodise, shell_edges, taper
 from gen.errors import InputError
 from gen.fields import Grid
@@ -65,6 +65,7 @@ class TriangleSum:
     def __call__(self, modes: Tensor) -> Tensor:
         """``(B, n)`` real transforms, flattened -> ``(B, T)`` float64."""
         out = []
+        modes, level = levelled(modes)
         fields: dict[tuple[Shell, tuple[int, ...]], Tensor] = {}
         for sides, lattice in zip(self.triangles, self._lattices, strict=True):
             # neighbouring triangles share sides: what the last one used is at hand, the rest is let go
@@ -73,7 +74,7 @@ class TriangleSum:
             a, b, c = (fields[key] for key in keys)
             # rows are short enough to be added in single precision, their sums are not
             out.append((a * b).mul_(c).sum(-1).double().flatten(1).sum(1) / math.prod(lattice))
-        return torch.stack(out, dim=1)
+        return torch.stack(out, dim=1) * level[:, None] ** 3
 
     def _filtered(self, modes: Tensor, shell: Shell, lattice: tuple[int, ...]) -> Tensor:
         half = _half(lattice)
@@ -196,8 +197,7 @@ class Bispectrum:
             raise InputError(f"the long side needs at least one shell, got n_long = {n_long}")
         long = (0.5 * grid.k_fundamental, (n_long + 0.5) * grid.k_fundamental)
         found = [(s, s, long) for s in shells(grid, long[1], grid.k_nyquist, bins)]
-        name, label = "bispectrum_squeezed", r"$B(k, k, k_{\rm long})$"
-        return cls(grid, found, None, None, apodise, name, label, True)
+        return cls(grid, found, None, None, apodise, "bispectrum_squeezed", r"$B(k, k, k_{\rm long})$", True)
 
     def __call__(self, values: Tensor) -> Tensor:
         """``(B, 1, *shape)`` -> ``(B, T)`` float64."""

@@ -168,7 +168,7 @@ def judge(
         comparisons["power"],
         residuals["power"],
         real["power"],
-        t.power.k_max * grid.k_nyquist,
+        t.judged_to(grid),
         m.n_splits,
         seed,
     )

@@ -10,7 +10,7 @@ import torch
 from scipy.special import j1
 from torch import Tensor
 
-from evaluation.base import Part, on_grid
+from evaluation.base import Part, levelled, on_grid
 from gen.errors import InputError
 from gen.fields import RADIANS, Grid
 
@@ -134,9 +134,10 @@ def _standardised(x: Tensor) -> Tensor:
         return y.mean(-1).double().flatten(1).mean(1)
 
     x -= mean(x).to(x).reshape(-1, *[1] * (x.ndim - 1))
+    x, level = levelled(x)
     square = x * x
     second = mean(square)
     third = mean(x.mul_(square))
     fourth = mean(square.mul_(square))
     safe = second.where(second > 0, 1.0)
-    return torch.stack([second, third / safe**1.5, (fourth / safe**2 - 3) * (second > 0)], dim=1)
+    return torch.stack([second * level**2, third / safe**1.5, (fourth / safe**2 - 3) * (second > 0)], dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -78,8 +79,8 @@ class PairedErrors:
     bootstrap errors over simulations. ``variety``, of random sets: the power of the difference of two
     realisations over that of one and the truth. Of the right law given the conditions it is 1, for the truth
     is then one more realisation; less says that realisations are too alike, 0 that they are all one.
-    ``large_scales``, where asked for: rms difference of smoothed fields over the scatter of the true ones,
-    in the mean square over channels. Spectra are of the first channel.
+    ``large_scales``, where asked for: rms difference of smoothed fields, but at open edges, over the scatter
+    of the true ones, in the mean square over channels. Spectra are of the first channel.
     """
 
     region: str
@@ -108,11 +109,12 @@ def judge_pairs(
     seed: int = 0,
     baseline: str | None = None,
     beam: float | None = None,
+    k_max: float = math.inf,
 ) -> list[PairedErrors]:
     """Row i of every set was made for the initial conditions of row i of the reference.
 
     Errors of vectors are also given in units of the ``baseline``'s, unless it is random; those of large
-    scales after smoothing to a ``beam`` (``large_scales``).
+    scales after smoothing to a ``beam`` (``large_scales``). Spectra end at ``k_max`` [k_unit].
 
     Raises:
         InputError: for sets of another number of fields.
@@ -124,7 +126,7 @@ def judge_pairs(
             )
     pairing = Pairing() if pairing is None else pairing
     over = None if baseline in pairing.twins else baseline
-    spectrum = PowerSpectrum(reference.grid)
+    spectrum = PowerSpectrum(reference.grid, k_max=k_max)
     stratum = strata_of(reference.params)
     simulation = np.arange(len(reference)) if reference.simulation is None else reference.simulation
     named = np.full(len(reference), regions[0]) if reference.region is None else reference.region

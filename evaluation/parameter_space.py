@@ -57,9 +57,10 @@ def cosmology_errors(
     """
     strata = np.unique(real["power"].stratum)
     distance = distances(params, training_params, limits)
-    k = PowerSpectrum(grid).abscissa
+    n_bins = real["power"].vectors.shape[1]
+    k = PowerSpectrum(grid).abscissa[:n_bins]  # fewer where a beam ends them
     judged = k <= k_max * grid.k_nyquist * (1 + 1e-9)
-    judged = judged if len(k) == real["power"].vectors.shape[1] and judged.any() else slice(None)
+    judged = judged if len(k) == n_bins and judged.any() else slice(None)
     found = []
     for i, s in enumerate(strata):
         here = {

@@ -83,6 +83,7 @@ class Polarisation:
         apodise: None, "hann" or the tapered fraction of the side.
         convention: "COSMO" or "IAU".
         leakage: "tapered" or "pure".
+        k_max: leave out shells that reach beyond it, as of ``PowerSpectrum``.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Polarisation:
         apodise: Apodise = None,
         convention: Convention = "COSMO",
         leakage: Leakage = "tapered",
+        k_max: float = math.inf,
     ) -> None:
         _check(grid, convention)
         if leakage not in ("tapered", "pure") or (leakage == "pure" and not apodise):
@@ -100,7 +102,7 @@ class Polarisation:
             )
         self.grid = grid
         self.convention: Convention = convention
-        self.spectrum = PowerSpectrum(grid, bins, apodise)
+        self.spectrum = PowerSpectrum(grid, bins, apodise, k_max=k_max)
         cos, sin = mode_angle(grid)
         self._angle = torch.stack([cos, sin]).flatten(1)
         self._purify = _Purify(grid, apodise) if leakage == "pure" else None

@@ -91,17 +91,29 @@ class PowerSpectrum:
         grid: the grid of the fields, 2D or 3D, sides may differ.
         bins: None for a shell at every multiple of the fundamental mode, or how many to join them to.
         apodise: None, "hann" or the tapered fraction of the side, for grids that are not periodic.
+        k_max: leave out shells that reach beyond it [k_unit]: where a beam has left only round-off.
     """
 
     def __init__(
-        self, grid: Grid, bins: int | None = None, apodise: Apodise = None, name: str = "power"
+        self,
+        grid: Grid,
+        bins: int | None = None,
+        apodise: Apodise = None,
+        name: str = "power",
+        k_max: float = math.inf,
     ) -> None:
         self.grid = grid
         self.name = name
         self.label = r"$C_\ell$" if grid.angular else r"$P(k)$"
         self.unit = "multipole" if grid.angular else "h/Mpc"
         self.log = True
-        self.edges = shell_edges(grid, bins)
+        edges = shell_edges(grid, bins)
+        if not k_max >= edges[1]:
+            raise InputError(
+                f"no shell ends below k_max, the first at {edges[1]:g} {grid.k_unit}, got {k_max:g}; "
+                "take a narrower beam or larger fields"
+            )
+        self.edges = edges[: 1 + np.count_nonzero(edges[1:] <= k_max)]
         self._window = None if not apodise else taper(grid, apodise)
 
         k = grid.wavenumber().reshape(-1)

@@ -111,7 +111,8 @@ def report(
     judgement.together = together(evaluated, judgement.joint, names, t.significance)
     if paired is not None:
         beam = None if t.large_scales is None else t.large_scales.beam
-        judgement.paired = judge_pairs(samples, reference, regions(evaluated), paired, seed, baseline, beam)
+        where, k_max = regions(evaluated), t.measurement.k_max(grid)
+        judgement.paired = judge_pairs(samples, reference, where, paired, seed, baseline, beam, k_max)
         judgement.demands += pair_demands(judgement.paired, t)
     else:
         many = judged if over_parameters is None else cosmologies(*over_parameters)
@@ -211,7 +212,7 @@ def _document(
                 "grid": grid.to_dict(),
                 "k_unit": grid.k_unit,
                 "k_nyquist": grid.k_nyquist,
-                "k_max": t.power.k_max * grid.k_nyquist,
+                "k_max": t.judged_to(grid),
                 "parameters": list(reference.space.names),
             },
             "notes": _notes(evaluated, baseline, judgement),

@@ -10,7 +10,7 @@ import torch
 from scipy.special import sph_harm_y
 from torch import Tensor
 
-from evaluation.base import Part, on_grid
+from evaluation.base import Part, levelled, on_grid
 from gen.errors import InputError
 from gen.fields import Grid
 
@@ -94,7 +94,7 @@ class ThreePoint:
         x = on_grid(values, self.grid)
         x = x if x.dtype == torch.float64 else x.float()
         axes = tuple(range(1, x.ndim))
-        x = x - x.mean(axes, keepdim=True)
+        x, level = levelled(x - x.mean(axes, keepdim=True))
         groups = [
             (y, torch.fft.rfftn(y, dim=axes)) for y in x.split(max(1, _GROUP_CELLS // self.grid.n_cells))
         ]
@@ -105,7 +105,7 @@ class ThreePoint:
             for f in weights:
                 kernel = self._kernel(f.to(x))
                 out[:, ell] += norm * torch.cat([self._products(y, m, kernel)[:, a, b] for y, m in groups])
-        return out
+        return out * level[:, None, None] ** 3
 
     def _kernel(self, f: Tensor) -> Tensor:
         """Conjugate transform of f_m over the cells of each shell, ``(n_shells, *half lattice)``.

@@ -14,6 +14,7 @@ import yaml
 
 from evaluation.battery import check_names
 from gen.errors import InputError
+from gen.fields import Grid, resolved
 
 T = TypeVar("T")
 MOTIONS = ("position", "velocity")
@@ -22,7 +23,7 @@ LARGEST_FILE = 1 << 20  # bytes; a file of thresholds is one screen
 
 @dataclass(frozen=True)
 class PowerThresholds:
-    """The mean power: |P_samples / P_reference - 1| of every bin with k <= k_max k_Nyquist.
+    """The mean power: |P_samples / P_reference - 1| of every bin with k <= k_max k_Nyquist that is measured.
 
     Args:
         k_max: upper end of the judged range, in units of the Nyquist wavenumber.
@@ -41,7 +42,8 @@ class LargeScales:
 
     Args:
         beam: full width at half maximum of the Gaussian that made and true fields are smoothed by, that of
-            the large scales given [arcmin] on the sky, else [unit of the grid].
+            the large scales given [arcmin] on the sky, else [unit of the grid]. Not judged is what lies
+            within 2.5 of its standard deviations of an open edge (``evaluation.large_scales``).
         error: largest rms difference over a region, in units of the scatter of the true smoothed fields.
     """
 
@@ -55,6 +57,9 @@ class Measurement:
 
     ``apodise`` is the fraction of the side over which maps that are not periodic are tapered before their
     spectrum. ``classifier_steps`` is the training of the network that tells samples from real fields.
+    ``beam`` is the full width at half maximum [arcmin] on the sky, else [unit of the grid], that the fields
+    were smoothed by: spectra leave out bins that reach beyond what it resolves (``gen.fields.resolved``),
+    which hold round-off; may be left out.
     """
 
     apodise: float
@@ -66,6 +71,11 @@ class Measurement:
     n_permutations: int
     n_splits: int
     classifier_steps: int
+    beam: float | None = None
+
+    def k_max(self, grid: Grid) -> float:
+        """Where spectra end [``k_unit``], infinity without a beam."""
+        return math.inf if self.beam is None else resolved(grid, self.beam)
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,10 @@ class Thresholds:
     sha256: str = field(default="", metadata={"given": True})
     motion: dict[str, float] = field(default_factory=dict)
     large_scales: LargeScales | None = None
+
+    def judged_to(self, grid: Grid) -> float:
+        """End of the judged range of the power [``k_unit``]."""
+        return min(self.power.k_max * grid.k_nyquist, self.measurement.k_max(grid))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -159,7 +173,7 @@ def _record(kind: type[T], content: object, where: str, given: Mapping[str, Any]
 
 
 def _value(kind: Any, content: object, where: str) -> Any:
-    if isinstance(kind, UnionType):  # a record that may be left out
+    if isinstance(kind, UnionType):  # what may be left out
         kind = next(k for k in get_args(kind) if k is not type(None))
     if is_dataclass(kind) and isinstance(kind, type):
         return _record(kind, content, where)
@@ -202,6 +216,7 @@ def _check(t: Thresholds, where: str) -> None:
         ("measurement.n_permutations", m.n_permutations, 50, 1_000_000),
         ("measurement.n_splits", m.n_splits, 20, 1_000_000),
         ("measurement.classifier_steps", m.classifier_steps, 1, 1_000_000),
+        *(() if m.beam is None else (("measurement.beam", m.beam, 0, math.inf),)),
         *((f"excess.{name}", value, 0, math.inf) for name, value in t.excess.items()),
         *((f"large_scales.{name}", value, 0, math.inf) for name, value in asked.items()),
         *((f"motion.{name}", value, 0, math.inf) for name, value in t.motion.items()),

@@ -15,7 +15,6 @@ from gen.errors import InputError
 
 RADIANS = {"deg": math.pi / 180, "arcmin": math.pi / 10800, "rad": 1.0}
 
-
 FWHM = math.sqrt(8 * math.log(2))
 """Full width at half maximum of a Gaussian, over its standard deviation."""
 
@@ -116,6 +115,20 @@ class Grid:
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Self:
         return cls(**state)
+
+
+def beam_sigma(grid: Grid, fwhm: float) -> float:
+    """Standard deviation of a Gaussian beam in the unit that ``grid.wavenumber()`` is the inverse of.
+
+    Args:
+        fwhm: full width at half maximum [arcmin] on the sky, else [unit of the grid].
+    """
+    return fwhm * (RADIANS["arcmin"] if grid.angular else 1) / FWHM
+
+
+def resolved(grid: Grid, fwhm: float) -> float:
+    """The wavenumber at which a beam leaves a thousandth of the power [``k_unit``]."""
+    return math.sqrt(math.log(1000)) / max(beam_sigma(grid, fwhm), 1e-30)
 
 
 class Fields(NamedTuple):

@@ -328,6 +328,18 @@ def test_precision_offset_and_the_batch_change_nothing():
         np.testing.assert_allclose(statistic(2 * x), 8 * found, rtol=1e-12)
 
 
+def test_the_unit_of_the_field_is_free():
+    """A density of 1e11 in single precision, whose cube is beyond its range: exactly 2^(3 * 36) times B."""
+    unit = 2.0**36
+    x = torch.tensor(np.random.default_rng(13).gamma(1.0, size=(3, 1, 16, 16, 16))).float()
+    x[0] *= 1e-3  # each map has a level of its own
+    for statistic in everything(grid_of((16, 16, 16))):
+        b, power = statistic.with_power(unit * x)
+        expected = [unit**p * y for p, y in zip((3, 2), statistic.with_power(x), strict=True)]
+        assert torch.equal(b, expected[0]) and torch.equal(power, expected[1])
+        assert torch.equal(statistic(0 * x), torch.zeros_like(b))
+
+
 def test_a_map_turned_or_moved_is_the_same():
     grid = grid_of((24, 24))
     x = torch.tensor(np.random.default_rng(12).gamma(1.0, size=(2, 1, 24, 24)))
@@ -365,6 +377,18 @@ def test_the_sum_counts_triangles():
 def test_bad_input_is_told(bad):
     with pytest.raises(InputError):
         bad(grid_of((8, 8)))
+
+
+def test_densities_of_many_decades_have_every_statistic_of_hi():
+    """Neutral hydrogen in (Msun/h)/(Mpc/h)^3: seven decades and more about 1e8, all finite."""
+    grid = Grid((32, 32, 32), 20.0, "Mpc/h", periodic=True)
+    g = torch.tensor(smooth_gaussian(grid.shape, 1.5, 6, 14))[:, None]
+    x = torch.exp(np.log(10) * (7.0 + 1.2 * g / g.std())).float()
+    assert x.max() / x.min() > 1e7 and x.max() > 1e11
+    t = load_thresholds(Path(__file__).parents[1] / "recipes" / "reports" / "hi.yaml")
+    measured = measure(battery(t.statistics, grid, x, t.measurement), Sample(x))
+    assert set(t.excess) - {"column_density_los"} <= set(measured)
+    assert all(np.isfinite(m.vectors).all() for m in measured.values())
 
 
 @pytest.mark.parametrize("side", [16, 32])

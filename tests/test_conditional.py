@@ -168,6 +168,22 @@ def test_errors_at_each_cosmology_are_those_planted_and_the_reports_own() -> Non
     assert distances(PARAMS, None, None) == [None] * STRATA
 
 
+def test_of_spectra_that_end_early_the_same_bins_are_judged() -> None:
+    """A beam left three of four bins; the third, three times too high, lies beyond 0.6 of Nyquist."""
+    real, made = measured(52), measured(53)
+    made["power"].vectors[:, 2] *= 3
+    short = [
+        {"power": replace(m["power"], vectors=m["power"].vectors[:, :n])}
+        for m in (real, made)
+        for n in (3, 4)
+    ]
+    few, all_bins = (
+        cosmology_errors(short[i], short[i + 2], PARAMS, GRID, None, None, 0.6) for i in range(2)
+    )
+    assert [e.power_error for e in few] == [e.power_error for e in all_bins]
+    assert max(e.power_error for e in few) < 0.05
+
+
 def svg_of(address: str) -> ET.Element:
     return ET.fromstring(base64.b64decode(address.split(",", 1)[1]))
 

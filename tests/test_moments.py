@@ -170,6 +170,9 @@ def test_parts_share_a_pass_and_single_precision_is_enough():
     )
     np.testing.assert_array_equal(moments(torch.ones(1, 1, 32, 32)), 0)
     np.testing.assert_allclose(moments(x.roll((5, 9), (2, 3))), exact, rtol=1e-9)
+    # of a field of 1e11 the fourth power is beyond single precision: its moments are not
+    expected = moments(x.float()) * torch.tensor([2.0**72, 1, 1], dtype=torch.float64)[:, None]
+    assert torch.equal(moments(2.0**36 * x.float()), expected)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,19 @@ def test_shells_reach_from_the_fundamental_mode_to_nyquist():
     assert len(shell_edges(grid, 10)) <= 11
 
 
+def test_shells_end_where_told():
+    """Those that reach beyond k_max are left out, the others are what they were."""
+    grid = Grid((48, 32), (6.0, 4.0), "deg", periodic=False)
+    x = white(3, grid.shape, 5)
+    for apodise in (None, 0.25):
+        full = PowerSpectrum(grid, apodise=apodise)
+        for k_max, n in ((9.6 * grid.k_fundamental, 9), (1.5 * grid.k_fundamental, 1), (math.inf, 24)):
+            spectrum = PowerSpectrum(grid, apodise=apodise, k_max=k_max)
+            assert len(spectrum.abscissa) == n and spectrum.edges[-1] <= k_max
+            np.testing.assert_allclose(spectrum(x), full(x)[:, :n], rtol=1e-12)
+            np.testing.assert_array_equal(spectrum.n_modes, full.n_modes[:n])
+
+
 def test_powerbox_agrees():
     powerbox = pytest.importorskip("powerbox")
     for shape in ((48, 48), (20, 20, 20)):
@@ -166,6 +179,8 @@ def test_an_offset_and_the_batch_change_nothing():
     "bad",
     [
         lambda g: PowerSpectrum(g, bins=0),
+        lambda g: PowerSpectrum(g, k_max=1.4 * g.k_fundamental),
+        lambda g: PowerSpectrum(g, k_max=math.nan),
         lambda g: PowerSpectrum(g, apodise=1.5),
         lambda g: PowerSpectrum(g, apodise="hamming"),  # type: ignore[arg-type]
         lambda g: PowerSpectrum(g)(torch.zeros(1, 1, 9, 9)),

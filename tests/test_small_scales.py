@@ -14,13 +14,13 @@ from torch import Tensor
 import gen
 from gen.data.base import SimulationSet, Source
 from gen.data.module import FieldData
-from gen.emulators.beams import FWHM, beam, beam_sigma, filtered, undoing, widening
+from gen.emulators.beams import beam, filtered, undoing, widening
 from gen.emulators.contrast import Composition, Ratio, Strength, Sum
 from gen.emulators.mirror import Mirror
 from gen.emulators.power_law import PowerLaw
 from gen.emulators.small_scales import SmallScales
 from gen.errors import InputError
-from gen.fields import Grid, ParameterSpace
+from gen.fields import FWHM, Grid, ParameterSpace, beam_sigma
 from gen.training.base import TrainingRecipe, train
 from gen.training.losses import WassersteinGP
 from gen.training.optimisation import Adam

@@ -185,6 +185,8 @@ def test_precision_offset_turns_and_the_batch_change_nothing():
             np.testing.assert_allclose(statistic(y), found, atol=1e-12)
         # single precision against the scatter over maps, which is what a mean is known by
         assert ((statistic(x.float()) - found).abs() / found.std(0)).max() < 1e-4
+        # a unit in which the cube of the field is beyond single precision
+        assert torch.equal(statistic(2.0**45 * x.float()), 2.0**135 * statistic(x.float()))
 
 
 def test_multipoles_share_one_pass():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 
 from evaluation.thresholds import load_thresholds
 from gen.errors import InputError
+from gen.fields import Grid
 
 STANDARD = Path(__file__).parents[1] / "recipes" / "reports" / "standard.yaml"
 
@@ -46,9 +48,30 @@ def test_demands_on_motion_may_be_left_out_or_set(tmp_path):
     )
 
 
+def test_spectra_end_where_the_beam_does_if_there_is_one(tmp_path):
+    """12 arcmin leave exp(-k^2 sigma^2) = 1/1000 at the multipole 1773."""
+    fine, wide = (Grid((128, 128), side, "deg", periodic=False) for side in (4.0, 8.0))
+    t = load_thresholds(STANDARD)
+    assert t.measurement.beam is None and t.measurement.k_max(fine) == math.inf
+    assert t.judged_to(fine) == 0.5 * fine.k_nyquist
+    t = load_thresholds(STANDARD.with_name("foreground.yaml"))
+    k_max = t.measurement.k_max(fine)
+    assert k_max == pytest.approx(1773, abs=1)
+    assert math.exp(-((k_max * math.radians(12 / 60)) ** 2) / (8 * math.log(2))) == pytest.approx(1e-3)
+    assert t.judged_to(fine) == k_max < 0.5 * fine.k_nyquist
+    assert t.judged_to(wide) == 0.5 * wide.k_nyquist < k_max
+    box = Grid((16, 16, 16), 20.0, "Mpc/h", periodic=True)
+    t = load_thresholds(written(tmp_path, lambda c: c["measurement"].update(beam=2)))
+    assert t.measurement.k_max(box) == pytest.approx(math.sqrt(8 * math.log(2) * math.log(1000)) / 2)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (lambda c: c["measurement"].update(beam=0), "measurement.beam must be above 0"),
+        (lambda c: c["measurement"].update(beam=-12), "measurement.beam must be above 0"),
+        (lambda c: c["measurement"].update(beam="12 arcmin"), "measurement: beam must be a finite number"),
+        (lambda c: c["measurement"].update(beam=None), "measurement: beam must be a finite number"),
         (lambda c: c.update(motion={"positon": 0.3}), "no vectors 'positon'; there are position, velocity"),
         (lambda c: c.update(motion={"position": 0}), "motion.position must be above 0"),
         (lambda c: c.update(motion=[0.3]), "must map names"),

@@ -42,10 +42,11 @@ from gen.data.sky_map import SkyMap, read_sky, write_sky
 from gen.data.sky_noise import SkyNoise
 from gen.data.sky_patches import cut
 from gen.emulators.base import Emulator
-from gen.emulators.beams import beam, beam_sigma, filtered
+from gen.emulators.beams import beam, filtered
 from gen.emulators.mirror import REACH
 from gen.emulators.wide_beam import FromWideBeam
 from gen.errors import InputError
+from gen.fields import beam_sigma
 from gen.io.atomic import replacing
 from gen.sampling import checked_device, describe_sampling, parse_params
 

@@ -9,16 +9,7 @@ import torch
 from torch import Tensor
 
 from gen.errors import InputError
-from gen.fields import FWHM, RADIANS, Grid
-
-
-def beam_sigma(grid: Grid, fwhm: float) -> float:
-    """Standard deviation in the unit that ``grid.wavenumber()`` is the inverse of.
-
-    Args:
-        fwhm: full width at half maximum [arcmin] on the sky, [Mpc/h] in boxes.
-    """
-    return fwhm * (RADIANS["arcmin"] if grid.angular else 1) / FWHM
+from gen.fields import Grid, beam_sigma
 
 
 def widening(grid: Grid, fine: float, coarse: float) -> float:
@@ -38,11 +29,6 @@ def widening(grid: Grid, fine: float, coarse: float) -> float:
 def beam(grid: Grid, fwhm: float) -> Tensor:
     """Transfer function ``exp(- k^2 sigma^2 / 2)`` on the rfftn lattice, float64."""
     return torch.exp(-0.5 * (grid.wavenumber() * beam_sigma(grid, fwhm)) ** 2)
-
-
-def resolved(grid: Grid, fwhm: float) -> float:
-    """The wavenumber at which a beam leaves a thousandth of the power."""
-    return math.sqrt(math.log(1000)) / max(beam_sigma(grid, fwhm), 1e-30)
 
 
 def filtered(x: Tensor, transfer: Tensor) -> Tensor:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from gen.emulators.beams import beam_sigma
 from gen.errors import InputError
-from gen.fields import Grid
+from gen.fields import Grid, beam_sigma
 
 REACH = 2.5
 """Standard deviations of a beam by which maps are continued, and within the edge are not relied on."""

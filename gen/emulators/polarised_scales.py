@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
-from gen.emulators.beams import beam, filtered, resolved, undoing, widening
+from gen.emulators.beams import beam, filtered, undoing, widening
 from gen.emulators.conditioning import fitting_rows, own_generators
 from gen.emulators.contrast import Ratio, Strength
 from gen.emulators.copula import Copula
@@ -21,7 +21,7 @@ from gen.emulators.sharpened import MOST, ROUNDS, correct, tapered_power
 from gen.emulators.steering import Steering, aligned_share
 from gen.emulators.wide_beam import FromWideBeam
 from gen.errors import InputError
-from gen.fields import Grid, ParameterSpace
+from gen.fields import Grid, ParameterSpace, resolved
 from gen.nets.polarised_summaries import PolarisedSummaries
 from gen.nets.unet import UNet
 from gen.noise import normal

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import torch
 from torch import Tensor
 
-from gen.emulators.beams import beam, filtered, resolved, undoing, widening
+from gen.emulators.beams import beam, filtered, undoing, widening
 from gen.emulators.conditioning import fitting_rows, own_generators
 from gen.emulators.contrast import Composition, Ratio, Strength, composition_from_config
 from gen.emulators.copula import Copula
@@ -19,7 +19,7 @@ from gen.emulators.power_law import PowerLaw
 from gen.emulators.sharpened import MOST, ROUNDS, correct, tapered_power
 from gen.emulators.wide_beam import FromWideBeam
 from gen.errors import InputError
-from gen.fields import Grid, ParameterSpace
+from gen.fields import Grid, ParameterSpace, resolved
 from gen.nets.summaries import Summaries
 from gen.nets.unet import UNet
 from gen.noise import normal
