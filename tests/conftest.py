@@ -61,3 +61,9 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _local(host: str) -> bool:
     return host in ("localhost", "::1", socket.gethostname()) or host.startswith("127.")
+
+
+@pytest.fixture
+def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports of numbers alone: their figures take half of a small report's time."""
+    monkeypatch.setattr("evaluation.report.page", lambda *parts: "")

@@ -113,6 +113,8 @@ def quick_data(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in ("polarised_scales", "small_scales"):
         monkeypatch.setattr(f"gen.emulators.{module}.ROUNDS", 1)
+    monkeypatch.setattr("gen.emulators.sharpened.ROUNDS", 1)
+    monkeypatch.setattr("gen.emulators.sharpened.DRAWS", 1)
     monkeypatch.setattr(Simulated, "load", simulated)
     monkeypatch.setattr(TurbulentDust, "load", turbulence)
     monkeypatch.setattr(TurbulentDust, "prepare", lambda source: None)

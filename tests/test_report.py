@@ -80,6 +80,7 @@ def test_the_file_holds_what_was_returned(written, document):
     assert document["regions"] == ["interior", "extrapolation"]
 
 
+@pytest.mark.usefixtures("without_page")
 def test_restricted_to_a_set_it_is_the_report_of_that_set_alone(document, tmp_path):
     grid, points = grid_of(32), [INTERIOR, OUTSIDE]
     samples = {
@@ -119,6 +120,7 @@ def test_everything_at_once_passes_the_same_law_and_not_the_others(document, htm
     assert "classifier of statistics" in html and "Everything at once" in html
 
 
+@pytest.mark.usefixtures("without_page")
 def test_few_simulations_are_judged_by_few_bins(tmp_path):
     grid = grid_of(20)
     reference, same = file_of(grid, [INTERIOR], 48, 6, per_box=8), file_of(grid, [INTERIOR], 48, 7)
@@ -127,6 +129,7 @@ def test_few_simulations_are_judged_by_few_bins(tmp_path):
     assert means["state"] == "consistent" and len(means["numbers"]["difference"]) == 3  # of 6 boxes
 
 
+@pytest.mark.usefixtures("without_page")
 def test_two_simulations_are_too_few_for_joint_tests(tmp_path):
     grid = grid_of(20)
     reference = file_of(grid, [INTERIOR], 48, 6, per_box=24)
@@ -444,6 +447,7 @@ def test_the_thorough_report_measures_all_there_is(tmp_path, dim, n):
     assert differs == {"same": False, "louder": True}
 
 
+@pytest.mark.usefixtures("without_page")
 def test_sparse_counts_are_judged_by_their_own_thresholds(tmp_path):
     """No strict extrema and few distinct values: the standard statistics say what to do, these do it."""
 

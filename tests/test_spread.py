@@ -49,6 +49,7 @@ def test_a_report_has_the_same_bytes_from_any_number_of_workers(tmp_path: Path) 
     assert written(tmp_path / "two", processes=2) == alone
 
 
+@pytest.mark.usefixtures("without_page")
 @pytest.mark.filterwarnings("ignore::UserWarning:distributed")
 def test_a_dask_cluster_gives_the_same_bytes(tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="Dask is an extra")
