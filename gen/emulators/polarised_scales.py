@@ -17,7 +17,7 @@ from gen.emulators.gap import SummaryGap
 from gen.emulators.local_frame import FrameStrength, direction_of
 from gen.emulators.mirror import Mirror
 from gen.emulators.power_law import PowerLaw
-from gen.emulators.sharpened import MOST, ROUNDS, correct, tapered_power
+from gen.emulators.sharpened import MOST, ROUNDS, correct, powers_at_nodes
 from gen.emulators.steering import Steering, aligned_share
 from gen.emulators.wide_beam import FromWideBeam
 from gen.errors import InputError
@@ -164,16 +164,16 @@ class PolarisedSmallScales(FromWideBeam):
         self.steering.fit(real[2], params)
         for _ in range(ROUNDS):
             made = self._measured(self.closed_forms(coarse, params), coarse, params)
-            correct(self.copula, real[0], made[0])
-            correct(self.fraction, real[1], made[1])
+            correct(self.copula, real[0], made[0], params)
+            correct(self.fraction, real[1], made[1], params)
             self.steering.correct(real[2], made[2], params)
 
     def _measured(self, values: Tensor, coarse: Tensor, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Tapered power of the standardised r and r_P, and the aligned share of y."""
+        """Power of the standardised r and r_P at nodes, and the aligned share of y."""
         unit = self.unit_of(coarse)
         z, z_p = self._standard(values, coarse, unit)
         y = self.copula.marginal.inverse(z, params)
-        power, power_p = (tapered_power(self.grid, x) for x in (z, z_p.flatten(0, 1)[:, None]))
+        power, power_p = powers_at_nodes(self.copula, z), powers_at_nodes(self.fraction, z_p)
         return power, power_p, aligned_share(y, direction_of(_fraction(coarse)), self.grid)
 
     def _standard(self, values: Tensor, coarse: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:

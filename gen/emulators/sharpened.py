@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from gen.emulators.log_marginal import LogMarginal
+from gen.emulators.regression import Polynomial
 from gen.emulators.torus import Torus
 from gen.fields import Grid
 from gen.noise import sample_generator
@@ -23,16 +25,41 @@ DRAWS = 1024
 """Fields of a copula, at least, that are compared with the contrasts of its training fields."""
 
 
-def correct(copula: Copula, real: Tensor, made: Tensor) -> None:
-    """Change the copula's power by the ratio of two tapered powers, of maps that are real and made.
+def correct(copula: Copula, real: Tensor, made: Tensor, params: Tensor | None = None) -> None:
+    """Change the copula's power by the ratio of the mean powers of fields that are real and made.
 
-    One factor a wavenumber for all parameters.
+    Args:
+        real, made: ``(N, n_k)`` of ``powers_at_nodes``.
+        params: ``(N, P)`` of both, for a ratio that depends on them; else one for all.
     """
-    nodes, offset = copula.nodes.double(), 12 * copula.grid.k_fundamental
-    lattice = Torus(copula.grid, offset)
-    ours, theirs = (lattice.at_nodes(power, nodes) for power in (made, real))
-    factor = (theirs / ours.clamp(min=1e-30)).clamp(DEEPEST, 4)
-    copula.log_power.coefficients[0] += factor.log().to(copula.log_power.coefficients)
+    if params is None:
+        change = (real.mean(0) / made.mean(0).clamp(min=1e-30)).log()
+        copula.log_power.coefficients[0] += _bounded(change).to(copula.log_power.coefficients)
+        return
+    ours, theirs = (_mean_law(copula, power, params) for power in (made, real))
+    law = Polynomial(copula.space, copula.n_k, copula.degree, copula.knots).to(params)
+    law.fit(params, _bounded(theirs - ours))
+    copula.log_power.coefficients += law.coefficients
+
+
+def _bounded(change: Tensor) -> Tensor:
+    return change.clamp(math.log(DEEPEST), math.log(4))
+
+
+def _mean_law(copula: Copula, power: Tensor, params: Tensor) -> Tensor:
+    """Logarithm of the mean power ``(N, n_k)`` at the parameters, smooth in them (Duan 1983: smearing)."""
+    law = Polynomial(copula.space, copula.n_k, copula.degree, copula.knots).to(params)
+    logs = power.clamp(min=1e-30).log()
+    law.fit(params, logs)
+    expected = law(params).double()
+    return expected + (logs - expected).exp().mean(0).log()
+
+
+def powers_at_nodes(copula: Copula, fields: Tensor) -> Tensor:
+    """``(N, n_k)`` tapered power at a copula's nodes of fields ``(N, C, *shape)``, means over channels."""
+    lattice = Torus(copula.grid, 12 * copula.grid.k_fundamental)
+    parts = [_tapered(copula.grid, part).mean(1) for part in fields.split(16)]
+    return torch.cat([lattice.at_nodes(part, copula.nodes.double()) for part in parts])
 
 
 def tapered_power(grid: Grid, fields: Tensor) -> Tensor:
@@ -40,18 +67,18 @@ def tapered_power(grid: Grid, fields: Tensor) -> Tensor:
 
     The taper's mean square is 1.
     """
+    return _tapered(grid, fields).mean((0, 1))
+
+
+def _tapered(grid: Grid, fields: Tensor) -> Tensor:
     window = torch.ones((), dtype=torch.float64)
     for n in grid.shape:
-        side = (
-            torch.ones(n).double()
-            if grid.periodic
-            else torch.hann_window(n, periodic=False, dtype=torch.float64)
-        )
-        window = window[..., None] * side
+        fall = torch.hann_window(n, periodic=False, dtype=torch.float64)
+        window = window[..., None] * (torch.ones_like(fall) if grid.periodic else fall)
     window = window / window.square().mean().sqrt()
     axes = tuple(range(2, fields.ndim))
     centred = (fields.double() - fields.double().mean(axes, keepdim=True)) * window
-    return torch.fft.rfftn(centred, dim=axes).abs().square().mean((0, 1))
+    return torch.fft.rfftn(centred, dim=axes).abs().square()
 
 
 @torch.no_grad()
@@ -68,12 +95,11 @@ def match_contrast(copula: Copula, values: Tensor, params: Tensor) -> None:
     assert isinstance(marginal, LogMarginal)
     params = params.to(copula.log_power.coefficients)
     mean = marginal.mean(params).reshape(-1, *[1] * (values.ndim - 1))
-    real = tapered_power(copula.grid, values / mean)
+    real = powers_at_nodes(copula, values / mean)
     rows = torch.arange(max(len(values), DRAWS)) % len(values)
     for _ in range(ROUNDS):
-        made = [
-            tapered_power(copula.grid, copula.generate(params[part], generators) / mean[part])
-            for part in rows.split(64)
-            for generators in [[sample_generator(0, int(i), "contrast") for i in part]]
-        ]
-        correct(copula, real, torch.stack(made).mean(0))
+        made = []
+        for part in rows.split(64):
+            generators = [sample_generator(0, int(i), "contrast") for i in part]
+            made.append(powers_at_nodes(copula, copula.generate(params[part], generators) / mean[part]))
+        correct(copula, real, torch.cat(made))

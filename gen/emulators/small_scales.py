@@ -16,7 +16,7 @@ from gen.emulators.copula import Copula
 from gen.emulators.gap import SummaryGap
 from gen.emulators.mirror import Mirror
 from gen.emulators.power_law import PowerLaw
-from gen.emulators.sharpened import MOST, ROUNDS, correct, tapered_power
+from gen.emulators.sharpened import MOST, ROUNDS, correct, powers_at_nodes
 from gen.emulators.wide_beam import FromWideBeam
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace, resolved
@@ -151,11 +151,11 @@ class SmallScales(FromWideBeam):
         tell power that is some 10^-4 of the largest; a taper's leakage falls faster.
         """
         coarse, params = coarse[:MOST], params[:MOST]
-        real = tapered_power(self.grid, self._standard(values[:MOST], coarse, self.unit_of(coarse)))
+        real = powers_at_nodes(self.copula, self._standard(values[:MOST], coarse, self.unit_of(coarse)))
         for _ in range(ROUNDS):
             made = self.closed_forms(coarse, params)
             made = self._standard(made, coarse, self.unit_of(coarse))
-            correct(self.copula, real, tapered_power(self.grid, made))
+            correct(self.copula, real, powers_at_nodes(self.copula, made), params)
 
     def _standard(self, values: Tensor, coarse: Tensor, unit: Tensor) -> Tensor:
         """r of maps in units of its usual scatter, less its mean."""

@@ -66,27 +66,23 @@ class Torus:
         return torch.cat(parts, 1)
 
     def at_nodes(self, power: Tensor, nodes: Tensor) -> Tensor:
-        """Means of a lattice power around each node, with the weights of the interpolation."""
+        """Means of lattice powers ``(..., *half lattice)`` around each node ``(..., n)``, with the weights of
+        the interpolation; nodes that no mode is near are interpolated from their neighbours."""
         cell, fraction = self._cells(nodes, self.k)
+        flat = power.flatten(-self.k.ndim)
         weight = torch.zeros(len(nodes), dtype=torch.float64)
-        total = torch.zeros_like(weight)
+        total = torch.zeros(*flat.shape[:-1], len(nodes), dtype=torch.float64)
         for index, share in ((cell, 1 - fraction), (cell + 1, fraction)):
-            share = share * self.multiplicity
-            weight.index_add_(0, index.flatten(), share.flatten())
-            total.index_add_(0, index.flatten(), (share * power).flatten())
-        return _fill(total, weight, nodes)
-
-
-def _fill(total: Tensor, weight: Tensor, x: Tensor) -> Tensor:
-    """Weighted means, with the nodes that nothing fell on interpolated from their neighbours."""
-    seen = weight > 1e-9
-    values = total[seen] / weight[seen]
-    return interpolated(x, x[seen], values)
+            share = (share * self.multiplicity).flatten()
+            weight.index_add_(0, index.flatten(), share)
+            total.index_add_(-1, index.flatten(), share * flat)
+        seen = weight > 1e-9
+        return interpolated(nodes, nodes[seen], total[..., seen] / weight[seen])
 
 
 def interpolated(x: Tensor, xp: Tensor, fp: Tensor) -> Tensor:
-    """Piecewise linear interpolation, constant beyond the ends; ``xp`` increasing."""
+    """Piecewise linear in the last axis of ``fp``, constant beyond the ends; ``xp`` increasing."""
     cell = torch.searchsorted(xp, x.contiguous()).clamp(1, len(xp) - 1)
     x0, x1 = xp[cell - 1], xp[cell]
     fraction = ((x - x0) / (x1 - x0)).clamp(0, 1)
-    return fp[cell - 1] + fraction * (fp[cell] - fp[cell - 1])
+    return fp[..., cell - 1] + fraction * (fp[..., cell] - fp[..., cell - 1])
