@@ -32,9 +32,11 @@ MAY_IMPORT = {
     "gen.config": {"gen.errors", "gen.fields", "gen.yaml_text", "gen.checkpoint_folder"},
     "gen.io": CORE,
     "gen.nets": CORE,
+    "gen.diffusion": CORE,
     # Closed forms of gravity, which residuals start from: growth rates, particles on a mesh, and lattices.
     "gen.emulators": CORE
     | {
+        "gen.diffusion",
         "gen.nets",
         "gen.simulate.growth",
         "gen.simulate.lattices",
@@ -46,7 +48,9 @@ MAY_IMPORT = {
     "gen.data": CORE | READING | {"gen.simulate", "gen.io"},
     "gen.checkpoint": CORE | READING | {"gen.emulators", "gen.io"},
     "gen.sampling": CORE | READING | {"gen.emulators", "gen.io", "gen.checkpoint"},
-    "gen.training": CORE | READING | {"gen.nets", "gen.emulators", "gen.data", "gen.checkpoint", "gen.io"},
+    "gen.training": CORE
+    | READING
+    | {"gen.diffusion", "gen.nets", "gen.emulators", "gen.data", "gen.checkpoint", "gen.io"},
     "gen.cli": {"gen", "gen.errors", "gen.commands"},
     "gen.commands": {"gen", "evaluation"},
     "evaluation": {"gen.errors", "gen.fields", "gen.io", "gen.yaml_text", "gen.processes"},

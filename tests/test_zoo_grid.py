@@ -17,6 +17,7 @@ from gen.data.module import FieldData
 from gen.emulators.base import Emulator
 from gen.emulators.beams import beam, filtered
 from gen.emulators.copula import Copula
+from gen.emulators.copula_diffusion import CopulaDiffusion
 from gen.emulators.copula_gan import CopulaGAN
 from gen.emulators.latent_gan import LatentGAN
 from gen.emulators.polarised_scales import PolarisedSmallScales
@@ -24,6 +25,7 @@ from gen.emulators.small_scales import SmallScales
 from gen.emulators.super_resolution import SuperResolution
 from gen.fields import Grid, ParameterSpace
 from gen.training.base import TrainingRecipe, train
+from gen.training.denoising import Denoising
 from gen.training.losses import AdversarialLoss, NonSaturating, WassersteinGP
 from gen.training.optimisation import Adam
 
@@ -92,6 +94,12 @@ def copula_gan(field: str) -> Callable[[Grid, ParameterSpace], Emulator]:
     )  # fmt: skip
 
 
+def diffusion(field: str) -> Callable[[Grid, ParameterSpace], Emulator]:
+    return lambda grid, space: CopulaDiffusion(
+        grid, space, field, "1", widths=(4, 8), steps=4, logarithmic=field in DECADES
+    )
+
+
 def latent_gan(field: str) -> Callable[[Grid, ParameterSpace], Emulator]:
     return lambda grid, space: LatentGAN(
         grid, space, field, "1", latent_size=8, working="log" if field in DECADES else "score",
@@ -125,7 +133,7 @@ LOSSES = [NonSaturating(), WassersteinGP(n_critic=1)]
 def walk(
     source: Source,
     emulator: Callable[[Grid, ParameterSpace], Emulator],
-    loss: AdversarialLoss | None,
+    loss: AdversarialLoss | Denoising | None,
     out: Path,
 ) -> None:
     """Train two steps, and draw from the checkpoint: finite, and another field for another seed."""
@@ -150,6 +158,11 @@ def test_noise_to_field(field: str, loss: AdversarialLoss | None, tmp_path: Path
     walk(Toy(field), copula(field) if loss is None else copula_gan(field), loss, tmp_path)
     if loss is not None:
         walk(Toy(field), latent_gan(field), loss, tmp_path / "vector")
+
+
+@pytest.mark.parametrize("field", sorted(set(FIELDS) - {"polarised dust"}))
+def test_noise_to_field_by_diffusion(field: str, tmp_path: Path) -> None:
+    walk(Toy(field), diffusion(field), Denoising(), tmp_path)
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=["DCGAN", "WGAN-GP"])

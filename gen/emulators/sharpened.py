@@ -58,7 +58,7 @@ def _mean_law(copula: Copula, power: Tensor, params: Tensor) -> Tensor:
 def powers_at_nodes(copula: Copula, fields: Tensor) -> Tensor:
     """``(N, n_k)`` tapered power at a copula's nodes of fields ``(N, C, *shape)``, means over channels."""
     lattice = Torus(copula.grid, 12 * copula.grid.k_fundamental)
-    parts = [_tapered(copula.grid, part).mean(1) for part in fields.split(16)]
+    parts = [tapered(copula.grid, part).mean(1) for part in fields.split(16)]
     return torch.cat([lattice.at_nodes(part, copula.nodes.double()) for part in parts])
 
 
@@ -67,10 +67,11 @@ def tapered_power(grid: Grid, fields: Tensor) -> Tensor:
 
     The taper's mean square is 1.
     """
-    return _tapered(grid, fields).mean((0, 1))
+    return tapered(grid, fields).mean((0, 1))
 
 
-def _tapered(grid: Grid, fields: Tensor) -> Tensor:
+def tapered(grid: Grid, fields: Tensor) -> Tensor:
+    """|modes|^2 ``(N, C, *half lattice)``, float64, of fields less their means, see ``tapered_power``."""
     window = torch.ones((), dtype=torch.float64)
     for n in grid.shape:
         fall = torch.hann_window(n, periodic=False, dtype=torch.float64)

@@ -30,6 +30,7 @@ from gen.training.building import build, fingerprint_of, validation_for
 from gen.training.callbacks import Progress, States, StepLog, Validate
 from gen.training.card import card
 from gen.training.checkpoint_io import AtomicCheckpointIO, newest_valid, states
+from gen.training.denoising import Denoising
 from gen.training.fidelity import RegressionLoss
 from gen.training.guards import Guard
 from gen.training.logs import Logs
@@ -51,8 +52,8 @@ class TrainingRecipe:
         emulator: the class with all its arguments but grid and parameter space, which the data set.
         start: a checkpoint of the same emulator whose weights and measured scales training goes on from, on
             these data or on others; fresh weights and scales of these data by default.
-        loss: of the adversarial pair, or of a deterministic emulator against the true fields; none for an
-            emulator that is fitted in closed form.
+        loss: of the adversarial pair, of a denoiser, or of a deterministic emulator against the true fields;
+            none for an emulator that is fitted in closed form.
         optimiser: of all networks.
         r1: slope penalty on real fields, with any adversarial loss.
         max_steps: batches in all; of an adversarial pair each trains the critic, and
@@ -72,7 +73,7 @@ class TrainingRecipe:
     data: FieldData
     emulator: Callable[[Grid, ParameterSpace], Emulator]
     start: Path | None = None
-    loss: AdversarialLoss | RegressionLoss | None = None
+    loss: AdversarialLoss | Denoising | RegressionLoss | None = None
     optimiser: Adam = field(default_factory=Adam)
     r1: R1 | None = None
     max_steps: int = 10_000

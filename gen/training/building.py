@@ -19,6 +19,7 @@ from gen.emulators.counts import GalaxyCounts
 from gen.errors import InputError
 from gen.training.adversarial import AdversarialTraining
 from gen.training.counting import CountValidation
+from gen.training.denoising import Denoising, DenoisingTraining
 from gen.training.fidelity import RegressionLoss
 from gen.training.paired_validation import PairedValidation
 from gen.training.regression import RegressionTraining
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 def build(
     recipe: TrainingRecipe, training_set: SimulationSet, fingerprint: str
-) -> tuple[Emulator, AdversarialTraining | RegressionTraining | None]:
+) -> tuple[Emulator, AdversarialTraining | DenoisingTraining | RegressionTraining | None]:
     """The fitted emulator, and what trains it if it is not a closed form."""
     with _seeded(recipe.seed):
         emulator = recipe.emulator(training_set.grid, training_set.space)
@@ -48,6 +49,11 @@ def build(
             return emulator, None
         if isinstance(recipe.loss, RegressionLoss):
             return emulator, RegressionTraining(
+                emulator, recipe.loss, recipe.optimiser, recipe.max_steps, recipe.seed, recipe.ema_decay,
+                fingerprint,
+            )  # fmt: skip
+        if isinstance(recipe.loss, Denoising):
+            return emulator, DenoisingTraining(
                 emulator, recipe.loss, recipe.optimiser, recipe.max_steps, recipe.seed, recipe.ema_decay,
                 fingerprint,
             )  # fmt: skip

@@ -11,6 +11,7 @@ from gen.training.plan import count
 
 if TYPE_CHECKING:
     from gen.training.adversarial import AdversarialTraining
+    from gen.training.denoising import DenoisingTraining
     from gen.training.regression import RegressionTraining
 
 
@@ -18,7 +19,7 @@ def card(
     name: str,
     data: SimulationSet,
     emulator: Emulator,
-    module: AdversarialTraining | RegressionTraining | None,
+    module: AdversarialTraining | DenoisingTraining | RegressionTraining | None,
     record: Mapping[str, Any],
     start: str = "",
 ) -> str:
@@ -64,7 +65,7 @@ the comparison with held-out simulations.
 
 def _training(
     emulator: Emulator,
-    module: AdversarialTraining | RegressionTraining | None,
+    module: AdversarialTraining | DenoisingTraining | RegressionTraining | None,
     record: Mapping[str, Any],
     start: str,
 ) -> list[str]:
