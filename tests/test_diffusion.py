@@ -213,3 +213,39 @@ def test_a_loss_that_does_not_fit_is_one_sentence(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="Copula has no denoiser"):
         train(other, tmp_path / "b")
+
+
+def test_a_noisy_map_is_denoised_as_well_as_a_wiener_filter_can() -> None:
+    """Of an open Gaussian map, half of it masked: errors of samples are sqrt(2) of the filter's."""
+    grid = Grid((12, 12), 3.0, "deg", periodic=False)
+    torus = Grid((24, 24), 6.0, "deg", periodic=True)
+    k = torus.wavenumber() / torus.k_fundamental
+    white = torch.randn(1500, 1, 24, 24, generator=torch.Generator().manual_seed(5))
+    g = torch.fft.irfft2(torch.fft.rfft2(white) * torch.exp(-((k / 5) ** 2)).float(), s=(24, 24))
+    maps = 0.02 * (g / g.std())[..., :12, :12]
+    n = len(maps)
+    params, split = torch.full((n, 1), 0.3), np.full(n, "train")
+    data = SimulationSet(grid, SPACE, maps, params, torch.arange(n), split, np.full(n, "interior"), "maps")
+    made = CopulaDiffusion(grid, SPACE, degree=0, widths=(4, 8)).eval()
+    made.fit(data.check())
+    seen = torch.rand(12, 12, generator=torch.Generator().manual_seed(6)) < 0.5
+
+    def observe(x: torch.Tensor) -> torch.Tensor:
+        return x[:, 0, seen]
+
+    truth, noise = maps[:64], 0.01
+    noisy = observe(truth) + noise * torch.randn(
+        64, int(seen.sum()), generator=torch.Generator().manual_seed(7)
+    )
+    covariance = torch.cov(maps.flatten(1).double().T)
+    rows = seen.flatten()
+    gain = covariance[:, rows] @ torch.linalg.inv(
+        covariance[rows][:, rows] + noise**2 * torch.eye(int(rows.sum()), dtype=torch.float64)
+    )
+    wiener = (noisy.double() @ gain.T).reshape(64, 1, 12, 12)
+    expected = (covariance - gain @ covariance[rows]).diagonal().mean().sqrt()
+    generators = [sample_generator(8, i) for i in range(64)]
+    found = made.posterior(observe, noisy, noise**2, params[:64], generators).double()
+    rms = [float((found - x).square().mean().sqrt() / expected) for x in (wiener, truth)]
+    assert rms[0] == pytest.approx(1, abs=0.06), "scatter about the filter's map is the posterior's"
+    assert rms[1] == pytest.approx(math.sqrt(2), abs=0.09)

@@ -186,6 +186,16 @@ class Copula(Emulator):
         keep = [slice(0, n + 2 * margin) for n in (self.grid.shape if shape is None else shape)]
         return g[(slice(None), *keep)].unsqueeze(1)
 
+    def covariance(self, field: Tensor, params: Tensor) -> Tensor:
+        """The covariance of ``gaussian`` times fields ``(B, 1, *shape)``."""
+        shape = field.shape[2:]
+        torus = self._torus(shape)
+        power = torus.on_lattice(self.log_power(params), self.nodes.to(params)).exp()
+        axes, size = tuple(range(1, 1 + len(shape))), torus.grid.shape
+        modes = torch.fft.rfftn(field[:, 0], s=size, dim=axes) * (power / torus.mean(power))
+        whole = torch.fft.irfftn(modes, s=size, dim=axes)
+        return whole[(slice(None), *(slice(0, n) for n in shape))].unsqueeze(1)
+
     def white(
         self, generators: Sequence[torch.Generator], shape: Sequence[int] | None = None, margin: int = 0
     ) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gen.diffusion.levels import Ladder
+from gen.diffusion.posterior import Observe, conditioned
 from gen.diffusion.solver import solve
 from gen.emulators.base import Emulator
 from gen.emulators.copula import Copula
@@ -164,3 +165,40 @@ class CopulaDiffusion(Emulator):
         shape: Sequence[int] | None = None,
     ) -> Tensor:
         return self.from_white(self.white_latent(generators, shape), params, shape)
+
+    def posterior(
+        self,
+        observe: Observe,
+        data: Tensor,
+        variance: Tensor | float,
+        params: Tensor,
+        generators: Sequence[torch.Generator],
+        iterations: int = 64,
+    ) -> Tensor:
+        """Fields that fit ``data = observe(field) + noise``, without any training for it.
+
+        Inpainting, denoising, super-resolution: see ``gen.diffusion.posterior``, of which the prior is this
+        emulator's law at ``params``. Where the map of scores to values bends within their scatter given the
+        noised field, it is as approximate as that.
+
+        Args:
+            observe: of fields ``(B, 1, *shape)`` in physical units, differentiable.
+            data: as ``observe`` gives them, ``(B, ...)``.
+            variance: of their noise.
+            params: ``(B, P)``.
+            generators: one a sample.
+            iterations: of conjugate gradients at each level.
+
+        Returns:
+            ``(B, 1, *grid.shape)`` in physical units.
+        """
+        prior = conditioned(
+            lambda y, sigma: self.denoised(y, sigma, params),
+            lambda y: observe(self.copula.marginal(y, params)),
+            data,
+            variance,
+            lambda v: self.copula.covariance(v, params),
+            iterations,
+        )
+        start = math.sqrt(1 + self.ladder.high**2) * self.noise(params, generators)
+        return self.copula.marginal(solve(prior, start, self.ladder, self.order).detach(), params)
