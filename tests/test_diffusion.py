@@ -168,8 +168,8 @@ def test_it_learns_what_the_copula_cannot_know(tmp_path: Path) -> None:
 
     recipe = TrainingRecipe(
         name="ridges", data=FieldData(Ridges(), batch_size=24), emulator=emulator, loss=Denoising(),
-        optimiser=Adam(rate=3e-3, betas=(0.9, 0.99), schedule="cosine", clip=1.0), max_steps=400,
-        ema_decay=0.98, accelerator="cpu", validate_every=400, validation_maps=16,
+        optimiser=Adam(rate=3e-3, betas=(0.9, 0.99), schedule="cosine", clip=1.0), max_steps=300,
+        ema_decay=0.98, accelerator="cpu", validate_every=300, validation_maps=16,
     )  # fmt: skip
     made = gen.load(train(recipe, tmp_path / "run") / "checkpoint")
     assert isinstance(made, CopulaDiffusion)

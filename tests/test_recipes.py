@@ -32,6 +32,10 @@ DATA = sorted(set((ROOT / "recipes" / "data").glob("*.yaml")) - set(SOURCES))
 REPORTS = sorted((ROOT / "recipes" / "reports").glob("*.yaml"))
 
 
+#: Of GPU size: half a minute or more each on a CPU, and only larger than their siblings.
+LARGE = {"convergence_2d_256_wgan_gp", "super_resolution_3d_gpu"}
+
+
 def name(path: Path) -> str:
     return path.stem
 
@@ -153,7 +157,11 @@ def test_report_recipes_are_read(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick_data")
-@pytest.mark.parametrize("path", TRAINING, ids=name)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=[pytest.mark.slow] if p.stem in LARGE else []) for p in TRAINING],
+    ids=name,
+)
 def test_training_recipes_rehearse(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = load_recipe(TrainingRecipe, path)
     assert made.value.name == path.stem
