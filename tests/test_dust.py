@@ -253,7 +253,7 @@ def test_tests_of_cosmologies_are_written_as_before(root: Path) -> None:
     (first, *_) = read_recipe(root / "recipes/data/convergence_2d.yaml").to_dict()["test"]
     assert first == {"region": "interior", "Omega_m": 0.3, "sigma_8": 0.8, "boxes": 48, "maps": 16}
     (first, *_) = read_recipe(root / "recipes/data/hi_3d.yaml").to_dict()["test"]
-    assert first == {"region": "interior", "Omega_m": 0.3, "sigma_8": 0.8, "z": 3.0, "boxes": 16, "maps": 1}
+    assert first == {"region": "interior", "Omega_m": 0.3, "sigma_8": 0.8, "z": 3.0, "boxes": 48, "maps": 1}
 
 
 @pytest.mark.parametrize(
