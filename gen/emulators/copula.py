@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gen.emulators.base import Emulator
+from gen.emulators.latent import LatentSpace
 from gen.emulators.log_marginal import LogMarginal
 from gen.emulators.marginal import Marginal
 from gen.emulators.regression import Polynomial
@@ -59,7 +59,7 @@ def distinct_rows(params: Tensor) -> tuple[Tensor, Tensor]:
     return torch.unique(params, dim=0, return_inverse=True)
 
 
-class Copula(Emulator):
+class Copula(LatentSpace):
     r"""Gaussian copula field: ``kappa = q(g; theta)``, g a unit Gaussian field of spectrum P_G(k; theta).
 
     The monotone map q is the measured one-point law; P_G is found in closed form, by inverting Mehler's
@@ -169,6 +169,11 @@ class Copula(Emulator):
             power = power * (wanted.clamp(min=wanted.max() * 1e-9) / made.clamp(min=1e-30)).clamp(0.7, 1.4)
         return power.log()
 
+    def _power(self, torus: Torus, params: Tensor) -> Tensor:
+        """P_G ``(B, *half lattice)`` of mean 1 over the modes of the torus."""
+        power = torus.on_lattice(self.log_power(params), self.nodes.to(params)).exp()
+        return power / torus.mean(power)
+
     def gaussian(
         self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None, margin: int = 0
     ) -> Tensor:
@@ -178,9 +183,8 @@ class Copula(Emulator):
         """
         torus = self._torus(shape, margin)
         white = white.reshape(len(white), *torus.grid.shape)
-        power = torus.on_lattice(self.log_power(params), self.nodes.to(params)).exp()
-        amplitude = (power / torus.mean(power)).sqrt()
-        del torus, power  # of a large box each is as large as the field
+        amplitude = self._power(torus, params).sqrt()
+        del torus  # of a large box each is as large as the field
         axes = tuple(range(1, white.ndim))
         g = torch.fft.irfftn(torch.fft.rfftn(white, dim=axes) * amplitude, s=white.shape[1:], dim=axes)
         keep = [slice(0, n + 2 * margin) for n in (self.grid.shape if shape is None else shape)]
@@ -190,9 +194,8 @@ class Copula(Emulator):
         """The covariance of ``gaussian`` times fields ``(B, 1, *shape)``."""
         shape = field.shape[2:]
         torus = self._torus(shape)
-        power = torus.on_lattice(self.log_power(params), self.nodes.to(params)).exp()
         axes, size = tuple(range(1, 1 + len(shape))), torus.grid.shape
-        modes = torch.fft.rfftn(field[:, 0], s=size, dim=axes) * (power / torus.mean(power))
+        modes = torch.fft.rfftn(field[:, 0], s=size, dim=axes) * self._power(torus, params)
         whole = torch.fft.irfftn(modes, s=size, dim=axes)
         return whole[(slice(None), *(slice(0, n) for n in shape))].unsqueeze(1)
 
@@ -211,15 +214,6 @@ class Copula(Emulator):
     def from_white(self, white: Tensor, params: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """Fields ``(B, 1, *shape)`` in physical units of white noise ``(B, N)``."""
         return self.marginal(self.gaussian(params, white, shape), params)
-
-    def generate(
-        self,
-        params: Tensor,
-        generators: Sequence[torch.Generator],
-        coarse: Tensor | None = None,
-        shape: Sequence[int] | None = None,
-    ) -> Tensor:
-        return self.from_white(self.white_latent(generators, shape), params, shape)
 
 
 def _mehler(rho: Tensor, a2: Tensor) -> Tensor:

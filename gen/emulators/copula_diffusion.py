@@ -12,8 +12,8 @@ from torch import Tensor
 from gen.diffusion.levels import Ladder
 from gen.diffusion.posterior import Observe, conditioned
 from gen.diffusion.solver import solve
-from gen.emulators.base import Emulator
 from gen.emulators.copula import Copula
+from gen.emulators.latent import LatentSpace
 from gen.emulators.sharpened import tapered, tapered_power
 from gen.fields import Grid, ParameterSpace
 from gen.nets.layers import to_channels
@@ -27,7 +27,7 @@ DRAWS = 1024
 """Noises of which the spectrum of the loss is the mean."""
 
 
-class CopulaDiffusion(Emulator):
+class CopulaDiffusion(LatentSpace):
     r"""``y = q^-1(x)``, the normal scores of a field, diffused with noise ``sigma g`` of the copula's law.
 
     The copula says that y is g, a Gaussian field of spectrum P_G(k; theta). Noise of that spectrum drowns
@@ -108,7 +108,8 @@ class CopulaDiffusion(Emulator):
                 self.noise(data.params[i].float(), [sample_generator(0, int(j), "spectrum") for j in i])
                 for i in rows.split(128)
             ]
-        self.spectrum.copy_(tapered_power(self.grid, torch.cat(drawn)))
+        spectrum = tapered_power(self.grid, torch.cat(drawn))
+        self.spectrum.copy_(spectrum.clamp(min=1e-6 * float(spectrum.max())))
 
     def to_working(self, values: Tensor, params: Tensor) -> Tensor:
         """Normal scores of fields."""
@@ -141,7 +142,7 @@ class CopulaDiffusion(Emulator):
         y, g = self.to_working(values, params), self.noise(params, generators)
         s = to_channels(sigma[:, None], y)
         error = self.correction(y + s * g, sigma, params).float() - (s * y - g) / (1 + s.square()).sqrt()
-        waves = tapered(self.grid, error) / self.spectrum.clamp(min=1e-6 * float(self.spectrum.max()))
+        waves = tapered(self.grid, error) / self.spectrum
         w = self.spectral_weight
         return {"cells": (1 - w) * error.square().mean(), "waves": w * waves.mean()}
 
@@ -156,15 +157,6 @@ class CopulaDiffusion(Emulator):
         start = math.sqrt(1 + self.ladder.high**2) * self.copula.gaussian(params, white, shape)
         y = solve(lambda x, sigma: self.denoised(x, sigma, params), start, self.ladder, self.order)
         return self.copula.marginal(y, params)
-
-    def generate(
-        self,
-        params: Tensor,
-        generators: Sequence[torch.Generator],
-        coarse: Tensor | None = None,
-        shape: Sequence[int] | None = None,
-    ) -> Tensor:
-        return self.from_white(self.white_latent(generators, shape), params, shape)
 
     def posterior(
         self,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gen.emulators.base import Emulator
 from gen.emulators.chunks import white_channels
 from gen.emulators.conditioning import Channels
 from gen.emulators.copula import Copula
 from gen.emulators.critic import FieldCritic, joined, linear_view
 from gen.emulators.gap import SummaryGap
+from gen.emulators.latent import LatentSpace
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.nets.dcgan import Critic
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gen.data.base import SimulationSet
 
 
-class CopulaGAN(Emulator):
+class CopulaGAN(LatentSpace):
     """The copula field is the latent; a U-Net adds what it cannot know, starting from the identity.
 
     In the space of normal scores, ``y = g + U(g, noise; theta)`` with U zero at the start: large scales,
@@ -171,15 +171,6 @@ class CopulaGAN(Emulator):
         """Without the margin."""
         shape, _ = self._cells(shape)
         return y[(slice(None), slice(None), *(slice(self.margin, self.margin + n) for n in shape))]
-
-    def generate(
-        self,
-        params: Tensor,
-        generators: Sequence[torch.Generator],
-        coarse: Tensor | None = None,
-        shape: Sequence[int] | None = None,
-    ) -> Tensor:
-        return self.from_white(self.white_latent(generators, shape), params, shape)
 
     @property
     def network(self) -> UNet:

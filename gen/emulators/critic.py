@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gen.emulators.marginal import Marginal
+from gen.emulators.marginal import OnePointLaw
 from gen.fields import ParameterSpace
 from gen.nets.dcgan import Critic
 from gen.nets.summaries import Summaries
@@ -18,7 +18,7 @@ class FieldCritic(nn.Module):
         self,
         space: ParameterSpace,
         critic: Critic,
-        marginal: Marginal | None,
+        marginal: OnePointLaw | None,
         spectra: Summaries | None,
         *,
         tail: bool,
@@ -38,7 +38,7 @@ class FieldCritic(nn.Module):
         return self.critic(views, self.space.normalise(params), extra)
 
 
-def linear_view(marginal: Marginal, y: Tensor, params: Tensor) -> Tensor:
+def linear_view(marginal: OnePointLaw, y: Tensor, params: Tensor) -> Tensor:
     """The physical field in units of its own one-sigma scale at the parameters."""
     scale = marginal.scale(params)
     return marginal(y, params) / scale.reshape(-1, *(1,) * (y.ndim - 1))

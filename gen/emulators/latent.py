@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,23 +16,30 @@ from gen.errors import InputError
 ARITHMETIC = torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64) / math.sqrt(3)
 
 
-@runtime_checkable
-class LatentSpace(Protocol):
+class LatentSpace(Emulator):
     """An emulator whose fields are a function of N independent numbers of zero mean and unit variance.
 
-    Its ``generate`` is ``from_white(white_latent(generators, shape), params, shape)``. The numbers know
-    nothing of the parameters: the same row at other parameters is the same noise.
+    The numbers know nothing of the parameters: the same row at other parameters is the same noise.
     """
 
+    @abstractmethod
     def white_latent(
         self, generators: Sequence[torch.Generator], shape: Sequence[int] | None = None
     ) -> Tensor:
         """``(B, N)``, row i drawn from generator i alone."""
-        ...
 
+    @abstractmethod
     def from_white(self, white: Tensor, params: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """Fields ``(B, C, *shape)`` in physical units of ``(B, N)`` numbers at ``(B, P)`` parameters."""
-        ...
+
+    def generate(
+        self,
+        params: Tensor,
+        generators: Sequence[torch.Generator],
+        coarse: Tensor | None = None,
+        shape: Sequence[int] | None = None,
+    ) -> Tensor:
+        return self.from_white(self.white_latent(generators, shape), params, shape)
 
 
 def latent_space(emulator: Emulator) -> LatentSpace:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gen.emulators.base import Emulator
 from gen.emulators.copula import Copula
 from gen.emulators.critic import FieldCritic, joined, linear_view
+from gen.emulators.latent import LatentSpace
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.nets.dcgan import Critic, DCGANGenerator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gen.data.base import SimulationSet
 
 
-class LatentGAN(Emulator):
+class LatentGAN(LatentSpace):
     """A vector latent through a DCGAN generator, conditional on the parameters, in 2D and 3D.
 
     With ``working="physical"``, ``output="tanh"``, ``condition="none"`` and no parameters it is CosmoGAN
@@ -160,15 +160,6 @@ class LatentGAN(Emulator):
     def decode(self, latent: Tensor, params: Tensor) -> Tensor:
         """Fields in the working space, differentiable in the generator's weights."""
         return self.generator(latent, self.space.normalise(params))
-
-    def generate(
-        self,
-        params: Tensor,
-        generators: Sequence[torch.Generator],
-        coarse: Tensor | None = None,
-        shape: Sequence[int] | None = None,
-    ) -> Tensor:
-        return self.from_white(self.white_latent(generators, shape), params, shape)
 
     def make_critic(self) -> nn.Module:
         """A fresh critic of working-space fields."""

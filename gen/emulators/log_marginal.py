@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.special import ndtr, ndtri
 
-from gen.emulators.marginal import Marginal, empirical_quantiles
+from gen.emulators.marginal import OnePointLaw, at_rank, empirical_quantiles
 from gen.emulators.regression import Polynomial
 from gen.errors import InputError
 from gen.fields import ParameterSpace
@@ -20,7 +20,7 @@ LEAST = 1e-5
 """Step of ln q between nodes."""
 
 
-class LogMarginal(Marginal):
+class LogMarginal(OnePointLaw):
     r"""``q(x; theta)``, piecewise linear in ln q.
 
     Neutral hydrogen, as an example, fills halos and, thinly, all else: between its two phases ln q climbs by
@@ -50,7 +50,8 @@ class LogMarginal(Marginal):
     ) -> None:
         if phases not in (1, 2):
             raise InputError(f"a law has 1 or 2 phases, got {phases}")
-        super().__init__(space, 2, reach, degree)
+        super().__init__()
+        self.reach = reach
         upper = torch.arange(LOWEST if phases == 2 else -HIGHEST, HIGHEST + STEP / 2, STEP).double()
         lower = torch.arange(LOWEST, -LOWEST + STEP / 2, STEP).double() if phases == 2 else upper[:0]
         #: Scores within each phase of its nodes.
@@ -58,9 +59,6 @@ class LogMarginal(Marginal):
         self.n_nodes = len(lower) + len(upper)
         self.shape = Polynomial(space, self.n_nodes, degree, knots)
         self.boundary = Polynomial(space, 1, degree, knots)
-
-    def scores(self, like: Tensor) -> Tensor:
-        raise NotImplementedError("nodes of a LogMarginal move with the parameters, see places")
 
     def places(self, params: Tensor) -> Tensor:
         """Scores of the nodes, ``(B, n_nodes)``, increasing."""
@@ -120,9 +118,7 @@ class LogMarginal(Marginal):
         beyond = torch.cat([(x - end).clamp(min=0) for x, end in zip(upper, ends, strict=True)])
         outer = ndtr(-self.within[1][last - len(self.within[0]) :])
         height = beyond.topk(int(outer[0] * len(beyond)) + 2).values
-        rank = (outer * len(beyond) - 0.5).clamp(0, len(height) - 2)
-        low = rank.floor().long()
-        climb = height[low] + (rank - low) * (height[low + 1] - height[low])
+        climb = at_rank(height, (outer * len(beyond) - 0.5).clamp(0, len(height) - 2))
         climb = (climb - climb[0]) + LEAST * torch.arange(len(climb))
         coefficients = self.shape.coefficients
         coefficients[:, last:] = coefficients[:, last, None]
@@ -134,16 +130,13 @@ class LogMarginal(Marginal):
         Fields of one law scatter, and the mean of their quantiles lies inside the quantiles of their mixture.
         """
         params = params.to(self.shape.coefficients)
-        start = 0
-        for phase, w in enumerate(self.within):
-            place = slice(start, start + len(w))
-            start += len(w)
+        n_lower = len(self.within[0])
+        places = (slice(0, n_lower), slice(n_lower, None))
+        for place, w, values in zip(places, self.within, zip(*parts, strict=True), strict=True):
             if not len(w):
                 continue
             nodes = self.nodes(params)[:, place].double()
-            inside = [
-                _through(n[None], w[None], p[phase][None])[0] for n, p in zip(nodes, parts, strict=True)
-            ]
+            inside = [_through(n[None], w[None], x[None])[0] for n, x in zip(nodes, values, strict=True)]
             seen = empirical_quantiles(torch.cat(inside), w)
             moved = _through(w.expand(len(nodes), -1), nodes, seen.expand(len(nodes), -1)) - nodes
             self.shape.coefficients[0, place] += moved.mean(0).to(self.shape.coefficients)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +15,59 @@ from gen.emulators.regression import Polynomial
 from gen.fields import ParameterSpace
 
 
-class Marginal(nn.Module):
+class OnePointLaw(nn.Module, ABC):
+    """``q(x; theta)``: the value whose cumulative probability is that of a normal score ``x``, and back.
+
+    Both directions have gradients with respect to the field and the parameters.
+    """
+
+    @abstractmethod
+    def fit_fields(self, params: Tensor, fields: Sequence[Tensor]) -> None:
+        """From fields ``(B, ...)`` at each of ``M`` cosmologies ``(M, P)``."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, params: Tensor) -> Tensor:
+        """Values ``(B, ...)`` of normal scores ``(B, ...)`` at ``(B, P)`` parameters."""
+
+    @abstractmethod
+    def inverse(self, values: Tensor, params: Tensor) -> Tensor:
+        """Normal scores of values, the inverse of ``forward``."""
+
+    @abstractmethod
+    def scale(self, params: Tensor) -> Tensor:
+        """Half the distance between the values at scores -1 and 1, ``(B,)``."""
+
+    def variable(self, x: Tensor, params: Tensor) -> Tensor:
+        """What a two-point function is taken of, at scores x: the values."""
+        return self(x, params)
+
+    def hermite(self, params: Tensor, order: int = 24) -> Tensor:
+        """Variance of the variable in each Hermite order 1..order, ``a_n^2`` ``(B, order)``, float64.
+
+        For a Gaussian pair of correlation rho, the mapped pair has covariance ``sum_n a_n^2 rho^n``
+        (Mehler's formula), with ``a_n = E[q(x) He_n(x)] / sqrt(n!)``.
+        """
+        x = torch.linspace(-7, 7, 2801, dtype=torch.float64)
+        weight = torch.exp(-0.5 * x**2) / math.sqrt(2 * math.pi) * (x[1] - x[0])
+        params = params.double()
+        q = self.double_copy().variable(x.expand(len(params), -1), params)
+        previous, current = torch.ones_like(x), x
+        squares = []
+        for n in range(1, order + 1):
+            squares.append((q * current * weight).sum(-1) ** 2)
+            previous, current = current, (x * current - math.sqrt(n) * previous) / math.sqrt(n + 1)
+        return torch.stack(squares, -1)
+
+    def double_copy(self) -> Self:
+        """The same law in float64."""
+        return copy.deepcopy(self).double()
+
+
+class Marginal(OnePointLaw):
     r"""``q(x; theta)``: the value whose cumulative probability is that of a normal score ``x``.
 
     Piecewise linear between ``n_nodes`` equidistant scores in ``[-reach, reach]``, linear beyond. The
-    logarithms of the steps are regressed on the parameters, so that q is increasing everywhere. Both
-    directions have gradients with respect to the field and the parameters.
+    logarithms of the steps are regressed on the parameters, so that q is increasing everywhere.
     """
 
     def __init__(
@@ -34,7 +83,6 @@ class Marginal(nn.Module):
         return torch.linspace(-self.reach, self.reach, self.n_nodes, dtype=like.dtype, device=like.device)
 
     def fit_fields(self, params: Tensor, fields: Sequence[Tensor]) -> None:
-        """From fields ``(B, ...)`` at each of ``M`` cosmologies ``(M, P)``."""
         scores = self.scores(torch.zeros((), dtype=torch.float64))
         self.fit(params, torch.stack([empirical_quantiles(field, scores) for field in fields]))
 
@@ -67,19 +115,13 @@ class Marginal(nn.Module):
         return low.gather(1, cell).reshape(shape) + slope.gather(1, cell).reshape(shape) * offset
 
     def forward(self, x: Tensor, params: Tensor) -> Tensor:
-        """Values ``(B, ...)`` of normal scores ``(B, ...)`` at ``(B, P)`` parameters."""
         nodes = self.nodes(params)
         position = (x.detach() + self.reach) / self.step
         cell = position.floor().clamp(0, self.n_nodes - 2).long()
         offset = x - (cell * self.step - self.reach)
         return self._interpolate(nodes[:, :-1], nodes.diff(dim=-1) / self.step, offset, cell)
 
-    def variable(self, x: Tensor, params: Tensor) -> Tensor:
-        """What a two-point function is taken of, at scores x: the values."""
-        return self(x, params)
-
     def inverse(self, values: Tensor, params: Tensor) -> Tensor:
-        """Normal scores of values, the inverse of ``forward``."""
         nodes = self.nodes(params)
         flat = values.detach().reshape(len(values), -1).contiguous()
         cell = (torch.searchsorted(nodes.detach(), flat) - 1).clamp(0, self.n_nodes - 2)
@@ -89,37 +131,19 @@ class Marginal(nn.Module):
         return score + slope.gather(1, cell).reshape(values.shape) * (values - low)
 
     def scale(self, params: Tensor) -> Tensor:
-        """Half the distance between the values at scores -1 and 1, ``(B,)``."""
         nodes, one = self.nodes(params), round(1 / self.step)
         middle = self.n_nodes // 2
         return (nodes[:, middle + one] - nodes[:, middle - one]) / 2
-
-    def hermite(self, params: Tensor, order: int = 24) -> Tensor:
-        """Variance of the variable in each Hermite order 1..order, ``a_n^2`` ``(B, order)``, float64.
-
-        For a Gaussian pair of correlation rho, the mapped pair has covariance ``sum_n a_n^2 rho^n``
-        (Mehler's formula), with ``a_n = E[q(x) He_n(x)] / sqrt(n!)``.
-        """
-        x = torch.linspace(-7, 7, 2801, dtype=torch.float64)
-        weight = torch.exp(-0.5 * x**2) / math.sqrt(2 * math.pi) * (x[1] - x[0])
-        params = params.double()
-        q = self.double_copy().variable(x.expand(len(params), -1), params)
-        previous, current = torch.ones_like(x), x
-        squares = []
-        for n in range(1, order + 1):
-            squares.append((q * current * weight).sum(-1) ** 2)
-            previous, current = current, (x * current - math.sqrt(n) * previous) / math.sqrt(n + 1)
-        return torch.stack(squares, -1)
-
-    def double_copy(self) -> Marginal:
-        """The same law in float64."""
-        return copy.deepcopy(self).double()
 
 
 def empirical_quantiles(values: Tensor, scores: Tensor) -> Tensor:
     """Quantiles of all pixels of ``values`` at normal ``scores``, float64."""
     ordered = values.flatten().sort().values.double()
     rank = torch.special.ndtr(scores.double()) * len(ordered) - 0.5
-    rank = rank.clamp(0, len(ordered) - 1)
+    return at_rank(ordered, rank.clamp(0, len(ordered) - 1))
+
+
+def at_rank(ordered: Tensor, rank: Tensor) -> Tensor:
+    """Values between two of ``ordered``, at ranks of 0 to its length less 1."""
     low = rank.floor().long().clamp(max=len(ordered) - 2)
     return ordered[low] + (rank - low) * (ordered[low + 1] - ordered[low])

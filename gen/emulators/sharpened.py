@@ -37,9 +37,14 @@ def correct(copula: Copula, real: Tensor, made: Tensor, params: Tensor | None = 
         copula.log_power.coefficients[0] += _bounded(change).to(copula.log_power.coefficients)
         return
     ours, theirs = (_mean_law(copula, power, params) for power in (made, real))
+    copula.log_power.coefficients += _smooth(copula, _bounded(theirs - ours), params).coefficients
+
+
+def _smooth(copula: Copula, values: Tensor, params: Tensor) -> Polynomial:
+    """The smooth law of values ``(N, n_k)`` at the parameters, of the terms that the copula's power has."""
     law = Polynomial(copula.space, copula.n_k, copula.degree, copula.knots).to(params)
-    law.fit(params, _bounded(theirs - ours))
-    copula.log_power.coefficients += law.coefficients
+    law.fit(params, values)
+    return law
 
 
 def _bounded(change: Tensor) -> Tensor:
@@ -48,10 +53,8 @@ def _bounded(change: Tensor) -> Tensor:
 
 def _mean_law(copula: Copula, power: Tensor, params: Tensor) -> Tensor:
     """Logarithm of the mean power ``(N, n_k)`` at the parameters, smooth in them (Duan 1983: smearing)."""
-    law = Polynomial(copula.space, copula.n_k, copula.degree, copula.knots).to(params)
     logs = power.clamp(min=1e-30).log()
-    law.fit(params, logs)
-    expected = law(params).double()
+    expected = _smooth(copula, logs, params)(params).double()
     return expected + (logs - expected).exp().mean(0).log()
 
 

@@ -23,6 +23,7 @@ from gen.training.denoising import Denoising, DenoisingTraining
 from gen.training.fidelity import RegressionLoss
 from gen.training.paired_validation import PairedValidation
 from gen.training.regression import RegressionTraining
+from gen.training.single import SingleTraining
 from gen.training.stepping import Training
 from gen.training.validation import Validation
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 def build(
     recipe: TrainingRecipe, training_set: SimulationSet, fingerprint: str
-) -> tuple[Emulator, AdversarialTraining | DenoisingTraining | RegressionTraining | None]:
+) -> tuple[Emulator, AdversarialTraining | SingleTraining | None]:
     """The fitted emulator, and what trains it if it is not a closed form."""
     with _seeded(recipe.seed):
         emulator = recipe.emulator(training_set.grid, training_set.space)
@@ -47,16 +48,11 @@ def build(
             take_over(emulator, recipe.start)
         if recipe.loss is None:
             return emulator, None
+        settings = (recipe.optimiser, recipe.max_steps, recipe.seed, recipe.ema_decay, fingerprint)
         if isinstance(recipe.loss, RegressionLoss):
-            return emulator, RegressionTraining(
-                emulator, recipe.loss, recipe.optimiser, recipe.max_steps, recipe.seed, recipe.ema_decay,
-                fingerprint,
-            )  # fmt: skip
+            return emulator, RegressionTraining(emulator, recipe.loss, *settings)
         if isinstance(recipe.loss, Denoising):
-            return emulator, DenoisingTraining(
-                emulator, recipe.loss, recipe.optimiser, recipe.max_steps, recipe.seed, recipe.ema_decay,
-                fingerprint,
-            )  # fmt: skip
+            return emulator, DenoisingTraining(emulator, recipe.loss, *settings)
         return emulator, AdversarialTraining(
             emulator, recipe.loss, recipe.optimiser, recipe.max_steps, recipe.seed, recipe.r1,
             recipe.ema_decay, fingerprint,

@@ -11,15 +11,14 @@ from gen.training.plan import count
 
 if TYPE_CHECKING:
     from gen.training.adversarial import AdversarialTraining
-    from gen.training.denoising import DenoisingTraining
-    from gen.training.regression import RegressionTraining
+    from gen.training.single import SingleTraining
 
 
 def card(
     name: str,
     data: SimulationSet,
     emulator: Emulator,
-    module: AdversarialTraining | DenoisingTraining | RegressionTraining | None,
+    module: AdversarialTraining | SingleTraining | None,
     record: Mapping[str, Any],
     start: str = "",
 ) -> str:
@@ -65,7 +64,7 @@ the comparison with held-out simulations.
 
 def _training(
     emulator: Emulator,
-    module: AdversarialTraining | DenoisingTraining | RegressionTraining | None,
+    module: AdversarialTraining | SingleTraining | None,
     record: Mapping[str, Any],
     start: str,
 ) -> list[str]:

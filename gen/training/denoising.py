@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from gen.diffusion.levels import Ladder
 from gen.emulators.base import Emulator
 from gen.errors import InputError
 from gen.fields import Fields
 from gen.noise import sample_generator
-from gen.training.optimisation import Adam, set_rate, update_average
-from gen.training.stepping import Training
+from gen.training.single import SingleTraining
 
 
 @dataclass(frozen=True)
@@ -53,59 +51,21 @@ def check_diffusion(emulator: Emulator) -> DiffusionEmulator:
     return cast(DiffusionEmulator, emulator)
 
 
-class DenoisingTraining(Training):
-    """Step s moves a denoiser down the gradient of its error on batch s.
+class DenoisingTraining(SingleTraining):
+    """A denoiser, by its error at levels of noise drawn at random.
 
     Levels of a batch are evenly spread over ln sigma from one random start, which makes the loss of small
     batches less noisy (Kingma et al. 2021, arXiv:2107.00630).
-
-    Args:
-        emulator: already fitted; its parameters are trained in place.
-        loss: what marks the recipe's choice.
-        optimiser: of the emulator.
-        max_steps: batches in all.
-        seed: of noise, levels and dropout.
-        ema_decay: of the moving average of the emulator's weights, ``average``; 0 for none.
-        data_fingerprint: what the batches come from; a state is resumed with the same data only.
 
     Raises:
         InputError: for an emulator without a denoiser.
     """
 
-    def __init__(
-        self,
-        emulator: Emulator,
-        loss: Denoising,
-        optimiser: Adam,
-        max_steps: int,
-        seed: int = 0,
-        ema_decay: float = 0.999,
-        data_fingerprint: str = "",
-    ) -> None:
-        super().__init__(emulator, loss, optimiser, max_steps, seed, ema_decay, data_fingerprint, {})
-        self.loss = loss
-        self.diffusion = check_diffusion(emulator)
-        self._start_average()
+    who = "denoiser"
 
-    def configure_optimizers(self) -> Optimizer:
-        return self.optimiser.build(self.emulator.parameters(), self.optimiser.rate)
-
-    def training_step(self, batch: Fields, batch_idx: int) -> None:
-        del batch_idx  # restarts with the process; self.step does not
-        rows = self._rows(len(batch.params))
-        self._seed_step(rows)
-        optimiser = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
-        set_rate(optimiser, self.optimiser.rate * self.optimiser.factor(self.step, self.max_steps))
-        terms = self.terms(batch, rows)
-        self.scalars["loss"] = torch.stack([term.detach() for term in terms.values()]).sum()
-        self._update(optimiser, terms, list(self.emulator.parameters()), "denoiser")
-        update_average(self.average, self.emulator, self.ema_decay, self.step)
-        self.step += 1
-
-    def rehearse(self, batch: Fields) -> tuple[int, ...]:
-        """The loss of a batch, for what it keeps in memory; the shape of one field."""
-        self.terms(batch, range(len(batch.params)))
-        return tuple(batch.values.shape)[1:]
+    def __init__(self, emulator: Emulator, loss: Denoising, *settings: Any, **more: Any) -> None:
+        super().__init__(emulator, loss, *settings, **more)
+        self.loss, self.diffusion = loss, check_diffusion(emulator)
 
     def terms(self, batch: Fields, rows: range) -> dict[str, Tensor]:
         """The loss of one batch, whose rows are these of all that the run sees."""

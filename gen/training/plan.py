@@ -12,15 +12,14 @@ from gen.emulators.base import Emulator
 
 if TYPE_CHECKING:
     from gen.training.adversarial import AdversarialTraining
-    from gen.training.denoising import DenoisingTraining
-    from gen.training.regression import RegressionTraining
+    from gen.training.single import SingleTraining
 
 
 def plan(
     name: str,
     data: SimulationSet,
     emulator: Emulator,
-    module: AdversarialTraining | DenoisingTraining | RegressionTraining | None,
+    module: AdversarialTraining | SingleTraining | None,
     rows: int,
 ) -> str:
     """A description for people; ``rows`` is the batch of one device."""
@@ -66,7 +65,7 @@ def _ranges(data: SimulationSet) -> list[str]:
 
 
 def _rehearse(
-    module: AdversarialTraining | DenoisingTraining | RegressionTraining, data: SimulationSet, rows: int = 2
+    module: AdversarialTraining | SingleTraining, data: SimulationSet, rows: int = 2
 ) -> tuple[str, int]:
     """One loss on a few rows: the shape of the output, and bytes kept for gradients a row."""
     held: dict[int, int] = {}

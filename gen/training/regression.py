@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from gen.emulators.base import Emulator
 from gen.errors import InputError
 from gen.fields import Fields, Grid
 from gen.training.fidelity import RegressionLoss
-from gen.training.optimisation import Adam, set_rate, update_average
-from gen.training.stepping import Training
+from gen.training.single import SingleTraining
 
 
 class FieldToField(Protocol):
@@ -43,58 +41,20 @@ def check_field_to_field(emulator: Emulator) -> FieldToField:
     return cast(FieldToField, emulator)
 
 
-class RegressionTraining(Training):
-    """Step s moves a field-to-field emulator down the gradient of the loss on batch s.
-
-    Args:
-        emulator: already fitted; its parameters are trained in place.
-        loss: of made against true fields.
-        optimiser: of the emulator.
-        max_steps: batches in all.
-        seed: of dropout, if there is any.
-        ema_decay: of the moving average of the emulator's weights, ``average``; 0 for none.
-        data_fingerprint: what the batches come from; a state is resumed with the same data only.
+class RegressionTraining(SingleTraining):
+    """A field-to-field emulator, by the loss of what it makes against the true fields.
 
     Raises:
         InputError: for an emulator that does not map one field to another.
     """
 
-    def __init__(
-        self,
-        emulator: Emulator,
-        loss: RegressionLoss,
-        optimiser: Adam,
-        max_steps: int,
-        seed: int = 0,
-        ema_decay: float = 0.999,
-        data_fingerprint: str = "",
-    ) -> None:
-        super().__init__(emulator, loss, optimiser, max_steps, seed, ema_decay, data_fingerprint, {})
-        self.loss = loss
-        self.field_to_field = check_field_to_field(emulator)
-        self._start_average()
+    def __init__(self, emulator: Emulator, loss: RegressionLoss, *settings: Any, **more: Any) -> None:
+        super().__init__(emulator, loss, *settings, **more)
+        self.loss, self.field_to_field = loss, check_field_to_field(emulator)
 
-    def configure_optimizers(self) -> Optimizer:
-        return self.optimiser.build(self.emulator.parameters(), self.optimiser.rate)
-
-    def training_step(self, batch: Fields, batch_idx: int) -> None:
-        del batch_idx  # restarts with the process; self.step does not
-        self._seed_step(self._rows(len(batch.params)))
-        optimiser = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
-        set_rate(optimiser, self.optimiser.rate * self.optimiser.factor(self.step, self.max_steps))
-        terms = self.terms(batch)
-        self.scalars["loss"] = torch.stack([term.detach() for term in terms.values()]).sum()
-        self._update(optimiser, terms, list(self.emulator.parameters()), "emulator")
-        update_average(self.average, self.emulator, self.ema_decay, self.step)
-        self.step += 1
-
-    def rehearse(self, batch: Fields) -> tuple[int, ...]:
-        """The loss of a batch, for what it keeps in memory; the shape of one field."""
-        self.terms(batch)
-        return tuple(batch.values.shape)[1:]
-
-    def terms(self, batch: Fields) -> dict[str, Tensor]:
+    def terms(self, batch: Fields, rows: range) -> dict[str, Tensor]:
         """The loss of one batch, in full precision whatever the network's."""
+        del rows  # nothing is drawn
         emulator = self.field_to_field
         made = emulator.predict(batch.coarse, batch.params)
         with torch.autocast(made.device.type, enabled=False):
