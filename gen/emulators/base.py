@@ -61,6 +61,10 @@ class Emulator(nn.Module, ABC):
         """Set the closed-form parts from a training set; nothing by default."""
         del data
 
+    def calibrate(self, data: SimulationSet) -> None:
+        """Measure what only a trained network shows, on the same training set; nothing by default."""
+        del data
+
     @abstractmethod
     def to_config(self) -> dict[str, Any]:
         """The constructor's arguments as JSON values."""

@@ -76,7 +76,7 @@ class Copula(LatentSpace):
         n_k: nodes of P_G in wavenumber.
         logarithmic: interpolate the one-point law, and take the two-point function, of the logarithm: for
             positive fields that span decades, of which one field's own two-point function says little.
-        contrast_power: of logarithmic ones, change P_G by one factor a wavenumber for all parameters so that
+        contrast_power: of logarithmic ones, change P_G by a factor at each wavenumber so that
             the mean power of density contrasts is right, at the cost of that of the logarithm.
         reach, phases: of the one-point law, see ``LogMarginal``.
         knots: values of parameters where all laws may bend, see ``Polynomial``.

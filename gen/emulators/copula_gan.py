@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 from gen.emulators.chunks import white_channels
 from gen.emulators.conditioning import Channels
-from gen.emulators.copula import Copula
+from gen.emulators.copula import Copula, distinct_rows
 from gen.emulators.critic import FieldCritic, joined, linear_view
 from gen.emulators.gap import SummaryGap
 from gen.emulators.latent import LatentSpace
+from gen.emulators.log_marginal import LogMarginal
+from gen.emulators.score_law import ScoreLaw
+from gen.emulators.sharpened import match_contrast
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.nets.dcgan import Critic
@@ -42,6 +45,11 @@ class CopulaGAN(LatentSpace):
             (``gen.emulators.gap``), 0 for a purely adversarial generator.
         summary_bin: of ``gen.nets.summaries``, which makes the summaries of volumes several times cheaper.
         logarithmic, reach, phases, knots, contrast_power: of the copula, for fields that span decades.
+        calibrated: once trained, measure the law of the scores and undo it, and change P_G until fields have
+            the mean power of density contrasts; of logarithmic ones. Then the network's own is morphology.
+
+    Raises:
+        InputError: for calibration of fields that are not logarithmic.
     """
 
     def __init__(
@@ -67,6 +75,7 @@ class CopulaGAN(LatentSpace):
         knots: Mapping[str, Sequence[float]] | None = None,
         contrast_power: bool = False,
         patch: int = 1,
+        calibrated: bool = False,
     ) -> None:
         super().__init__(grid, space, field, unit)
         law: dict[str, Any] = {
@@ -90,17 +99,27 @@ class CopulaGAN(LatentSpace):
             "summary_bin": summary_bin,
             **law,
             "patch": patch,
+            "calibrated": calibrated,
         }
         self.noise_channels, self.summary_weight = noise_channels, summary_weight
         self.margin = 0 if grid.periodic else margin
         # Zero padding is seen only by the margin, which is cut off.
         padding = "circular" if grid.periodic else "zeros"
         self.copula = Copula(grid, space, field, unit, degree, **law)
+        self.score_law = self._score_law(degree) if calibrated else None
         self.generator = UNet(grid.dim, 1 + noise_channels, 1, len(space), widths, padding, patch=patch)
         self.gap = SummaryGap(Summaries(grid, bin_width=summary_bin), space, degree)
 
     def to_config(self) -> dict[str, Any]:
         return {**self._base_config(), **self.arguments}
+
+    def _score_law(self, degree: int) -> ScoreLaw:
+        marginal = self.copula.marginal
+        if not isinstance(marginal, LogMarginal):
+            raise InputError(
+                "calibration is for fields that span decades; set logarithmic, or calibrated: false"
+            )
+        return ScoreLaw(marginal, self.space, degree, self.copula.knots)
 
     def fit(self, data: SimulationSet) -> None:
         self.copula.fit(data)
@@ -123,7 +142,31 @@ class CopulaGAN(LatentSpace):
         return self.copula.marginal.inverse(values, params)
 
     def to_physical(self, y: Tensor, params: Tensor) -> Tensor:
-        return self.copula.marginal(y, params)
+        marginal = self.copula.marginal
+        if self.score_law is None:
+            return marginal(y, params)
+        assert isinstance(marginal, LogMarginal)
+        return marginal(y, params, self.score_law.places(marginal, params))
+
+    @torch.no_grad()
+    def calibrate(self, data: SimulationSet) -> None:
+        """One-point law and power of fields of the trained network, see ``calibrated``."""
+        if self.score_law is None:
+            return
+        marginal = self.copula.marginal
+        assert isinstance(marginal, LogMarginal)
+        cosmologies, _ = distinct_rows(data.params.float())
+        for last in (False, False, True):
+            made = [self._drawn_scores(theta) for theta in cosmologies]
+            self.score_law.fit(marginal, cosmologies, made)
+            if not last:
+                match_contrast(self.copula, data.values, data.params, self.generate, rounds=2)
+
+    def _drawn_scores(self, theta: Tensor) -> Tensor:
+        """Of a few fields at parameters ``(P,)``, ``(4, 1, *shape)``."""
+        params = theta.expand(4, -1)
+        generators = [sample_generator(0, i, f"calibration {theta.tolist()}") for i in range(4)]
+        return self.decode(self.draw_latent(params, generators), params)
 
     def _cells(self, shape: Sequence[int] | None) -> tuple[tuple[int, ...], list[int]]:
         """The field's cells, and the cells that the network works on: with margins, divisible."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,8 @@ from gen.noise import sample_generator
 if TYPE_CHECKING:
     from gen.emulators.copula import Copula
 
+Draw = Callable[[Tensor, Sequence[torch.Generator]], Tensor]
+"""Of parameters ``(B, P)`` and as many generators to fields ``(B, C, *shape)``."""
 DEEPEST = 1e-4
 """Smallest factor by which power is changed in one round."""
 ROUNDS, MOST = 5, 256
@@ -25,24 +28,28 @@ DRAWS = 1024
 """Fields of a copula, at least, that are compared with the contrasts of its training fields."""
 
 
-def correct(copula: Copula, real: Tensor, made: Tensor, params: Tensor | None = None) -> None:
+def correct(copula: Copula, real: Tensor, made: Tensor, params: Tensor, degree: int | None = None) -> None:
     """Change the copula's power by the ratio of the mean powers of fields that are real and made.
 
     Args:
-        real, made: ``(N, n_k)`` of ``powers_at_nodes``.
-        params: ``(N, P)`` of both, for a ratio that depends on them; else one for all.
+        real: ``(N, n_k)`` of ``powers_at_nodes`` at parameters ``(N, P)``.
+        made: ``(M N, n_k)``, the same parameters over and over.
+        degree: of the ratio in the parameters, at most the copula's; by default that.
     """
-    if params is None:
-        change = (real.mean(0) / made.mean(0).clamp(min=1e-30)).log()
-        copula.log_power.coefficients[0] += _bounded(change).to(copula.log_power.coefficients)
-        return
-    ours, theirs = (_mean_law(copula, power, params) for power in (made, real))
-    copula.log_power.coefficients += _smooth(copula, _bounded(theirs - ours), params).coefficients
+    degree = copula.degree if degree is None else min(degree, copula.degree)
+    again = params.repeat(len(made) // len(params), 1)
+    ours = _mean_law(copula, made, again, degree)(params)
+    theirs = _mean_law(copula, real, params, degree)(params)
+    ratio = _smooth(copula, _bounded((theirs - ours).double()), params, degree).coefficients
+    n_terms, n_knots = len(ratio) - len(copula.log_power.knots), len(copula.log_power.knots)
+    copula.log_power.coefficients[:n_terms] += ratio[:n_terms]
+    if n_knots:
+        copula.log_power.coefficients[-n_knots:] += ratio[-n_knots:]
 
 
-def _smooth(copula: Copula, values: Tensor, params: Tensor) -> Polynomial:
-    """The smooth law of values ``(N, n_k)`` at the parameters, of the terms that the copula's power has."""
-    law = Polynomial(copula.space, copula.n_k, copula.degree, copula.knots).to(params)
+def _smooth(copula: Copula, values: Tensor, params: Tensor, degree: int) -> Polynomial:
+    """The smooth law of values ``(N, n_k)`` at the parameters; it bends where the copula's power does."""
+    law = Polynomial(copula.space, copula.n_k, degree, copula.knots).to(params)
     law.fit(params, values)
     return law
 
@@ -51,11 +58,12 @@ def _bounded(change: Tensor) -> Tensor:
     return change.clamp(math.log(DEEPEST), math.log(4))
 
 
-def _mean_law(copula: Copula, power: Tensor, params: Tensor) -> Tensor:
-    """Logarithm of the mean power ``(N, n_k)`` at the parameters, smooth in them (Duan 1983: smearing)."""
+def _mean_law(copula: Copula, power: Tensor, params: Tensor, degree: int) -> Polynomial:
+    """Logarithm of the mean of powers ``(N, n_k)``, smooth in the parameters (Duan 1983: smearing)."""
     logs = power.clamp(min=1e-30).log()
-    expected = _smooth(copula, logs, params)(params).double()
-    return expected + (logs - expected).exp().mean(0).log()
+    law = _smooth(copula, logs, params, degree)
+    law.coefficients[0] += (logs - law(params)).exp().mean(0).log().to(law.coefficients)
+    return law
 
 
 def powers_at_nodes(copula: Copula, fields: Tensor) -> Tensor:
@@ -86,24 +94,28 @@ def tapered(grid: Grid, fields: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def match_contrast(copula: Copula, values: Tensor, params: Tensor) -> None:
+def match_contrast(
+    copula: Copula, values: Tensor, params: Tensor, draw: Draw | None = None, rounds: int = ROUNDS
+) -> None:
     """Give fields of a ``LogMarginal`` the mean power of density contrasts x / E[x] of the training fields.
 
     A P_G that has the power of ln x leaves that of x, which is in the peaks, too flat: HI boxes have a third
-    less of it at low wavenumbers. The same white noise is used in all rounds.
+    less of it at low wavenumbers. The ratio is of first degree in the parameters: fields of one cosmology
+    are few. The same white noise is used in all rounds.
 
     Args:
         values: ``(N, 1, *shape)``; params: ``(N, P)``.
+        draw: what makes fields of the copula, itself by default.
     """
-    marginal = copula.marginal
+    marginal, draw = copula.marginal, draw or copula.generate
     assert isinstance(marginal, LogMarginal)
     params = params.to(copula.log_power.coefficients)
     mean = marginal.mean(params).reshape(-1, *[1] * (values.ndim - 1))
     real = powers_at_nodes(copula, values / mean)
-    rows = torch.arange(max(len(values), DRAWS)) % len(values)
-    for _ in range(ROUNDS):
+    rows = torch.arange(math.ceil(DRAWS / len(values)) * len(values)) % len(values)
+    for _ in range(rounds):
         made = []
-        for part in rows.split(64):
+        for part in torch.arange(len(rows)).split(64):
             generators = [sample_generator(0, int(i), "contrast") for i in part]
-            made.append(powers_at_nodes(copula, copula.generate(params[part], generators) / mean[part]))
-        correct(copula, real, torch.cat(made))
+            made.append(powers_at_nodes(copula, draw(params[rows[part]], generators) / mean[rows[part]]))
+        correct(copula, real, torch.cat(made), params, degree=1)

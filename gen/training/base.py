@@ -141,6 +141,7 @@ def train(
         if reached < recipe.max_steps:
             return folder
         record = load_best(folder, emulator)
+        emulator.eval().calibrate(training_set)
     if _leads():
         start = (
             ""
