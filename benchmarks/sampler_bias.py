@@ -4,8 +4,9 @@ python benchmarks/sampler_bias.py [--samples 20000]
 
 Writes benchmarks/sampler_bias.md and .png. A Gaussian wave of power P has the Wiener filter for its
 denoiser, so whatever its sampled power is off by is the schedule's and the solver's fault: no network is
-involved. Ours is ``gen.diffusion.solver``; the others are diffusers' schedulers as papers and tutorials set
-them, without clipping.
+involved. Ours is ``gen.diffusion.solver`` on a ladder even in ln sigma, which is even in logit t too, t being
+the time of flow matching; on ladders even in t it is shown by itself. The others are diffusers' schedulers as
+papers and tutorials set them, without clipping.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from diffusers.schedulers.scheduling_edm_euler import EDMEulerScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from gen.diffusion.levels import Ladder
+from gen.diffusion.levels import FlowLadder, Ladder
 from gen.diffusion.solver import gaussian_bias
 
 OUT = Path(__file__).with_name("sampler_bias.md")
@@ -90,6 +91,10 @@ def samplers(n: int) -> dict[str, Callable[[], Tensor]]:
         "DDPM, linear, 1000": lambda: discrete(DDPMScheduler(**betas), 1000, n),
         "DDIM, linear, 50": lambda: discrete(DDIMScheduler(**betas), 50, 1),
         "flow matching, Euler, 50": lambda: flow(50, 1),
+        "ladder even in flow time t, order 1 (Euler), 64": lambda: gaussian_bias(POWER, FlowLadder(), 1),
+        "ladder even in flow time t, order 2, 64": lambda: gaussian_bias(POWER, FlowLadder(), 2),
+        "ladder even in flow time t, order 3, 64": lambda: gaussian_bias(POWER, FlowLadder(), 3),
+        "ladder even in flow time t, order 2, 256": lambda: gaussian_bias(POWER, FlowLadder(steps=256), 2),
     }
 
 
@@ -116,8 +121,9 @@ def _draw(found: dict[str, Tensor]) -> None:
 
     figure, axes = plt.subplots(figsize=(10.5, 4.2), layout="constrained")
     for name, bias in found.items():
-        ours = name.startswith("ours")
-        axes.plot(POWER, 100 * bias, lw=2.4 if ours else 1.2, ls="-" if ours else "--", label=name)
+        ours, even_in_time = name.startswith("ours"), name.startswith("ladder")
+        style = "-" if ours else ":" if even_in_time else "--"
+        axes.plot(POWER, 100 * bias, lw=2.4 if ours else 1.2, ls=style, label=name)
     axes.axhspan(-1, 1, color="0.85", zorder=0)
     axes.set_xscale("log")
     axes.set_yscale("symlog", linthresh=1)
