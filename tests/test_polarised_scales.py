@@ -143,6 +143,34 @@ def test_summaries_tell_e_from_b_and_have_gradients() -> None:
     assert torch.isfinite(gradient).all()
 
 
+def test_polarisation_that_does_not_grow_with_intensity_is_a_multiple_of_the_maps_unit() -> None:
+    """Q and U are Gaussian whatever a strongly lognormal I: their small scales' power, made over real."""
+    generator = torch.Generator().manual_seed(6)
+    power = (1 / (1 + (PATCH.wavenumber() / (2 * PATCH.k_fundamental)) ** 3)).sqrt()
+    white = torch.randn(20, 3, 64, 64, generator=generator)
+    g = torch.fft.irfft2(torch.fft.rfft2(white) * power, s=(64, 64)).float()
+    g = g / g.std()
+    sky = torch.cat([(1.2 * g[:, :1]).exp(), 1.5 * g[:, 1:]], 1)
+    values, coarse = (filtered(sky, beam(PATCH, width)) for width in (FINE, COARSE))
+    space = ParameterSpace((), (), ())
+    data = SimulationSet(
+        PATCH, space, values, torch.zeros(20, 0), torch.arange(20), np.full(20, "train"),
+        np.full(20, "interior"), "gaussian polarisation", "1", coarse, PATCH, spin_channels=((1, 2),),
+    ).check()  # fmt: skip
+    ratio = {}
+    for whole in ("intensity", "map"):
+        made = PolarisedSmallScales(
+            PATCH, space, coarse_beam=COARSE, fine_beam=FINE, widths=(4, 8), summary_weight=0.0,
+            polarised_by=whole,
+        )  # fmt: skip
+        made.fit(data)
+        maps = made.closed_forms(coarse, data.params)
+        small = [(fields - coarse)[:, 1:].square().mean() for fields in (maps, values)]
+        ratio[whole] = float(small[0] / small[1])
+    assert ratio["intensity"] > 1.3
+    assert ratio["map"] == pytest.approx(1, abs=0.08)
+
+
 # The closed form
 
 

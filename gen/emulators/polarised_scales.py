@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -43,6 +43,9 @@ class PolarisedSmallScales(FromWideBeam):
     - r_P is a pair of Gaussian fields of one spectrum through one symmetric monotone map, scaled along f and
       at 45 degrees to it by what is usual where |f| is as large (``gen.emulators.local_frame``).
 
+    Where |P| exceeds I, as in maps whose Q and U are on a scale of their own, small scales of these need not
+    grow with I: then ``(Q, U) = (c_Q, c_U) + u r_P`` with u the map's unit, f in units of u.
+
     A U-Net with white noise at every resolution adds to the three normal scores, zero at the start, then
     r and r_P are changed where the wide beam would see it. Published emulators train on I and take its small
     scales for those of Q and U (Krachmalnicoff & Puglisi 2021, ForSE, arXiv:2011.02221; Yao et al. 2024,
@@ -52,6 +55,7 @@ class PolarisedSmallScales(FromWideBeam):
         coarse_beam, fine_beam: full widths at half maximum [arcmin].
         paired: whether the critic is given the large scales beside the small ones.
         hold: how often r and r_P are corrected for the large scales.
+        polarised_by: what Q and U are multiples of: ``"intensity"`` at each place, or the ``"map"``'s unit.
         widths: channels of the U-Net, finest resolution first.
         summary_weight: weight of the gap between the summaries of made and real fields
             (``gen.nets.polarised_summaries``), 0 for a purely adversarial generator.
@@ -74,6 +78,7 @@ class PolarisedSmallScales(FromWideBeam):
         fine_beam: float = 12.0,
         paired: bool = True,
         hold: int = 16,
+        polarised_by: Literal["intensity", "map"] = "intensity",
         degree: int = 2,
         widths: Sequence[int] = (16, 32, 64),
         summary_weight: float = 50.0,
@@ -89,6 +94,7 @@ class PolarisedSmallScales(FromWideBeam):
             "fine_beam": fine_beam,
             "paired": paired,
             "hold": hold,
+            "polarised_by": polarised_by,
             "degree": degree,
             "widths": list(widths),
             "summary_weight": summary_weight,
@@ -139,7 +145,8 @@ class PolarisedSmallScales(FromWideBeam):
         self.refuse_strangers(values, coarse)
         unit = self.unit_of(coarse)
         RATIO.flat(values[:, :1])
-        f, r_p = _fraction(coarse), _fraction(values) - _fraction(coarse)
+        f = self._polarisation(coarse, unit)
+        r_p = self._polarisation(values, unit) - f
         self.scales.copy_(torch.stack([unit.mean(), f.square().mean().sqrt()]))
         x, r = RATIO.contrast(coarse[:, :1], unit), RATIO.small(values[:, :1], coarse[:, :1], unit)
         self.strength.fit(x, r)
@@ -174,13 +181,21 @@ class PolarisedSmallScales(FromWideBeam):
         z, z_p = self._standard(values, coarse, unit)
         y = self.copula.marginal.inverse(z, params)
         power, power_p = powers_at_nodes(self.copula, z), powers_at_nodes(self.fraction, z_p)
-        return power, power_p, aligned_share(y, direction_of(_fraction(coarse)), self.grid)
+        return power, power_p, aligned_share(y, direction_of(coarse[:, 1:]), self.grid)
 
     def _standard(self, values: Tensor, coarse: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
         """r and r_P of maps, in units of their usual scatter."""
         mean, scatter = self.strength(RATIO.contrast(coarse[:, :1], unit))
-        r, f = RATIO.small(values[:, :1], coarse[:, :1], unit), _fraction(coarse)
-        return (r - mean) / scatter, self.frame.unit(f, _fraction(values) - f)
+        r, f = RATIO.small(values[:, :1], coarse[:, :1], unit), self._polarisation(coarse, unit)
+        return (r - mean) / scatter, self.frame.unit(f, self._polarisation(values, unit) - f)
+
+    def _whole(self, intensity: Tensor, unit: Tensor) -> Tensor:
+        """What Q and U are multiples of."""
+        return intensity if self.arguments["polarised_by"] == "intensity" else unit
+
+    def _polarisation(self, maps: Tensor, unit: Tensor) -> Tensor:
+        """Q and U as such multiples."""
+        return maps[:, 1:] / self._whole(maps[:, :1], unit)
 
     def unit_of(self, coarse: Tensor) -> Tensor:
         return RATIO.unit(coarse[:, :1])
@@ -203,7 +218,8 @@ class PolarisedSmallScales(FromWideBeam):
 
     def seen(self, coarse: Tensor, unit: Tensor) -> Tensor:
         """x, and f in units of its size."""
-        return torch.cat([RATIO.contrast(coarse[:, :1], unit), _fraction(coarse) / self.scales[1]], 1)
+        f = self._polarisation(coarse, unit)
+        return torch.cat([RATIO.contrast(coarse[:, :1], unit), f / self.scales[1]], 1)
 
     def draw_latent(
         self,
@@ -221,7 +237,7 @@ class PolarisedSmallScales(FromWideBeam):
             copula.gaussian(params, copula.white(generators, worked), worked)
             for copula in (self.copula, self.fraction, self.fraction)
         )
-        g = self.steering(g, direction_of(_fraction(wide)), self.grid.resized(worked), params)
+        g = self.steering(g, direction_of(wide[:, 1:]), self.grid.resized(worked), params)
         unit = self.unit_of(coarse).expand_as(g)
         return torch.cat([g, *pair, wide, unit, normal(generators, (self.n_noise, *worked)).to(params)], 1)
 
@@ -235,21 +251,24 @@ class PolarisedSmallScales(FromWideBeam):
             y = y + self.network(heard, self.space.normalise(params), latent[:, 7:]).float()
         mean, scatter = self.strength(RATIO.contrast(coarse[:, :1], unit))
         r = mean + scatter * self.copula.marginal(y[:, :1], params)
-        f = _fraction(coarse)
+        f = self._polarisation(coarse, unit)
         return self._held(coarse, unit, r, f + self.frame(f, self.fraction.marginal(y[:, 1:], params)), shape)
 
     def _held(self, coarse: Tensor, unit: Tensor, r: Tensor, p: Tensor, shape: Sequence[int]) -> Tensor:
-        """``c_I exp(r) (1, p)``, r and p = f + r_P corrected for the large scales."""
+        """I, Q and U of r and p = f + r_P, both corrected for the large scales."""
         transfer = beam(self.grid.resized(coarse.shape[2:]), self.widening).to(coarse)
         window, intensity = self.mirror.window(shape).to(coarse), coarse[:, :1]
         for undone in undoing(transfer, self.hold):
-            reached = filtered(_joined(intensity, r, p), transfer)
-            steps = [
-                RATIO.step(intensity, reached[:, :1], unit), (coarse[:, 1:] - reached[:, 1:]) / intensity
-            ]  # fmt: skip
-            step = filtered(window * torch.cat(steps, 1), undone)
+            reached = filtered(self._joined(intensity, unit, r, p), transfer)
+            of_p = (coarse[:, 1:] - reached[:, 1:]) / self._whole(intensity, unit)
+            of_i = RATIO.step(intensity, reached[:, :1], unit)
+            step = filtered(window * torch.cat([of_i, of_p], 1), undone)
             r, p = r + step[:, :1], p + step[:, 1:]
-        return self.mirror.cut(_joined(intensity, r, p), shape)
+        return self.mirror.cut(self._joined(intensity, unit, r, p), shape)
+
+    def _joined(self, intensity: Tensor, unit: Tensor, r: Tensor, p: Tensor) -> Tensor:
+        total = intensity * r.exp()
+        return torch.cat([total, self._whole(total, unit) * p], 1)
 
     def practice(self, coarse: Tensor, params: Tensor) -> Tensor:
         """Maps with Gaussian small scales of power laws, those of Q and U alike, as simulated today."""
@@ -273,15 +292,5 @@ class PolarisedSmallScales(FromWideBeam):
         wide, unit = latents[0][:, 3:6], latents[0][:, 6:7]
         mean, scatter = self.strength(RATIO.contrast(wide[:, :1], unit))
         r = [mean + scatter * self.copula.marginal(latent[:, :1], params) for latent in latents]
-        p = _fraction(wide) * (torch.cat(r[1:], 1) - r[0]).exp()
+        p = wide[:, 1:] * torch.cat(r[1:], 1).exp() / self._whole(wide[:, :1] * r[0].exp(), unit)
         return self._held(wide, unit, r[0], p, shape)
-
-
-def _fraction(maps: Tensor) -> Tensor:
-    """Q / I and U / I."""
-    return maps[:, 1:] / maps[:, :1]
-
-
-def _joined(intensity: Tensor, r: Tensor, p: Tensor) -> Tensor:
-    total = intensity * r.exp()
-    return torch.cat([total, total * p], 1)
