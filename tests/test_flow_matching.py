@@ -17,7 +17,8 @@ from gen.emulators.base import Emulator
 from gen.emulators.copula import Copula
 from gen.errors import InputError
 from gen.fields import Fields, Grid, ParameterSpace
-from gen.training.flow_matching import FlowMatching, FlowMatchingTraining
+from gen.training.denoising import DenoisingTraining
+from gen.training.flow_matching import FlowMatching
 from gen.training.optimisation import Adam
 
 EIGHT_DECADES = torch.logspace(-4, 4, 33, dtype=torch.float64)
@@ -195,7 +196,7 @@ class Toy(Emulator):
 def test_a_batch_is_spread_evenly_over_the_angle() -> None:
     """Each of 8 rows has its own eighth of the angles; other rows of the run have other levels."""
     toy = Toy()
-    training = FlowMatchingTraining(toy, FlowMatching(), Adam(), 10, seed=3)
+    training = DenoisingTraining(toy, FlowMatching(), Adam(), 10, seed=3)
     batch = Fields.of(torch.ones(8, 1, 4, 4), torch.full((8, 1), 0.3))
     for rows in (range(8), range(8, 16), range(8)):
         sum(training.terms(batch, rows).values()).backward()  # pyright: ignore[reportAttributeAccessIssue]
@@ -206,4 +207,4 @@ def test_a_batch_is_spread_evenly_over_the_angle() -> None:
     assert torch.equal(first, again) and not torch.allclose(first, second)
     assert toy.weight.grad is not None and float(toy.weight.grad) == pytest.approx(-6)
     with pytest.raises(InputError, match="Copula has no denoiser"):
-        FlowMatchingTraining(Copula(GRID, SPACE), FlowMatching(), Adam(), 10)
+        DenoisingTraining(Copula(GRID, SPACE), FlowMatching(), Adam(), 10)

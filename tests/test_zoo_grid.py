@@ -14,11 +14,13 @@ from torch import Tensor
 import gen
 from gen.data.base import SimulationSet, Source
 from gen.data.module import FieldData
+from gen.emulators.autoencoder import Autoencoder, Coding
 from gen.emulators.base import Emulator
 from gen.emulators.beams import beam, filtered
 from gen.emulators.copula import Copula
 from gen.emulators.copula_diffusion import CopulaDiffusion
 from gen.emulators.copula_gan import CopulaGAN
+from gen.emulators.latent_diffusion import LatentDiffusion
 from gen.emulators.latent_gan import LatentGAN
 from gen.emulators.polarised_scales import PolarisedSmallScales
 from gen.emulators.small_scales import SmallScales
@@ -28,6 +30,7 @@ from gen.training.base import TrainingRecipe, train
 from gen.training.denoising import Denoising
 from gen.training.losses import AdversarialLoss, NonSaturating, WassersteinGP
 from gen.training.optimisation import Adam
+from gen.training.reconstruction import Reconstruction
 
 SPACE = ParameterSpace(("Omega_m",), (0.2,), (0.4,))
 SKY = Grid((32, 32), 4.0, "deg", periodic=False)
@@ -100,6 +103,19 @@ def diffusion(field: str) -> Callable[[Grid, ParameterSpace], Emulator]:
     )
 
 
+def coding(field: str) -> Coding:
+    """Without compression, so that the gate lets its closed form pass."""
+    return Coding(2 ** FIELDS[field][0].dim, (4, 4), logarithmic=field in DECADES)
+
+
+def autoencoder(field: str) -> Callable[[Grid, ParameterSpace], Emulator]:
+    return lambda grid, space: Autoencoder(grid, space, field, "1", coding(field))
+
+
+def latent_diffusion(field: str) -> Callable[[Grid, ParameterSpace], Emulator]:
+    return lambda grid, space: LatentDiffusion(grid, space, field, "1", coding(field), widths=(4, 8), steps=4)
+
+
 def latent_gan(field: str) -> Callable[[Grid, ParameterSpace], Emulator]:
     return lambda grid, space: LatentGAN(
         grid, space, field, "1", latent_size=8, working="log" if field in DECADES else "score",
@@ -133,7 +149,7 @@ LOSSES = [NonSaturating(), WassersteinGP(n_critic=1)]
 def walk(
     source: Source,
     emulator: Callable[[Grid, ParameterSpace], Emulator],
-    loss: AdversarialLoss | Denoising | None,
+    loss: AdversarialLoss | Denoising | Reconstruction | None,
     out: Path,
 ) -> None:
     """Train two steps, and draw from the checkpoint: finite, and another field for another seed."""
@@ -163,6 +179,12 @@ def test_noise_to_field(field: str, loss: AdversarialLoss | None, tmp_path: Path
 @pytest.mark.parametrize("field", sorted(set(FIELDS) - {"polarised dust"}))
 def test_noise_to_field_by_diffusion(field: str, tmp_path: Path) -> None:
     walk(Toy(field), diffusion(field), Denoising(), tmp_path)
+
+
+@pytest.mark.parametrize("field", sorted(set(FIELDS) - {"polarised dust"}))
+def test_noise_to_field_by_latents(field: str, tmp_path: Path) -> None:
+    walk(Toy(field), autoencoder(field), Reconstruction(), tmp_path)
+    walk(Toy(field), latent_diffusion(field), Denoising(), tmp_path / "diffusion")
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=["DCGAN", "WGAN-GP"])

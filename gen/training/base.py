@@ -32,11 +32,14 @@ from gen.training.card import card
 from gen.training.checkpoint_io import AtomicCheckpointIO, newest_valid, states
 from gen.training.denoising import Denoising
 from gen.training.fidelity import RegressionLoss
+from gen.training.flow_matching import FlowMatching
+from gen.training.gate import Gate
 from gen.training.guards import Guard
 from gen.training.logs import Logs
 from gen.training.losses import R1, AdversarialLoss
 from gen.training.optimisation import Adam
 from gen.training.plan import plan
+from gen.training.reconstruction import Reconstruction
 from gen.training.stepping import Training
 
 PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {"32": "32-true", "bf16": "bf16-mixed"}
@@ -52,8 +55,10 @@ class TrainingRecipe:
         emulator: the class with all its arguments but grid and parameter space, which the data set.
         start: a checkpoint of the same emulator whose weights and measured scales training goes on from, on
             these data or on others; fresh weights and scales of these data by default.
-        loss: of the adversarial pair, of a denoiser, or of a deterministic emulator against the true fields;
-            none for an emulator that is fitted in closed form.
+        autoencoder: of a latent diffusion, a checkpoint of the same coding; its closed form by default.
+        gate: what that autoencoder may lose of the validation fields, before any training.
+        loss: of the adversarial pair, of a denoiser, of an autoencoder, or of a deterministic emulator
+            against the true fields; none for an emulator that is fitted in closed form.
         optimiser: of all networks.
         r1: slope penalty on real fields, with any adversarial loss.
         max_steps: batches in all; of an adversarial pair each trains the critic, and
@@ -73,7 +78,9 @@ class TrainingRecipe:
     data: FieldData
     emulator: Callable[[Grid, ParameterSpace], Emulator]
     start: Path | None = None
-    loss: AdversarialLoss | Denoising | RegressionLoss | None = None
+    autoencoder: Path | None = None
+    gate: Gate = field(default_factory=Gate)
+    loss: AdversarialLoss | Denoising | FlowMatching | Reconstruction | RegressionLoss | None = None
     optimiser: Adam = field(default_factory=Adam)
     r1: R1 | None = None
     max_steps: int = 10_000
@@ -129,7 +136,7 @@ def train(
     data = recipe.data.simulations
     training_set = recipe.data.training_set
     fingerprint = fingerprint_of(training_set, recipe.data)
-    emulator, module = build(recipe, training_set, fingerprint)
+    emulator, module = build(recipe, training_set, fingerprint, dry_run=dry_run)
     if dry_run:
         print(plan(recipe.name, data, emulator, module, recipe.data.batch_size // recipe.devices))
         return folder
@@ -150,6 +157,8 @@ def train(
         )
         text = card(recipe.name, data, emulator, module, record, start)
         provenance = {"recipe": recipe.name, "seed": recipe.seed, "data": fingerprint}
+        if recipe.autoencoder is not None:
+            provenance["autoencoder"] = _told(recipe.autoencoder)
         provenance |= {"training_params": _points(training_set), "validation": record, "start": start}
         checkpoint.save(emulator.cpu().eval(), folder / "checkpoint", text, provenance=provenance)
     return folder

@@ -16,12 +16,16 @@ from gen.data.base import SimulationSet
 from gen.data.module import FieldData
 from gen.emulators.base import Emulator
 from gen.emulators.counts import GalaxyCounts
+from gen.emulators.latent_diffusion import LatentDiffusion
 from gen.errors import InputError
 from gen.training.adversarial import AdversarialTraining
 from gen.training.counting import CountValidation
 from gen.training.denoising import Denoising, DenoisingTraining
 from gen.training.fidelity import RegressionLoss
+from gen.training.flow_matching import FlowMatching
+from gen.training.gate import ReconstructionValidation
 from gen.training.paired_validation import PairedValidation
+from gen.training.reconstruction import Reconstruction, ReconstructionTraining, check_autoencoder
 from gen.training.regression import RegressionTraining
 from gen.training.single import SingleTraining
 from gen.training.stepping import Training
@@ -32,9 +36,12 @@ if TYPE_CHECKING:
 
 
 def build(
-    recipe: TrainingRecipe, training_set: SimulationSet, fingerprint: str
+    recipe: TrainingRecipe, training_set: SimulationSet, fingerprint: str, *, dry_run: bool = False
 ) -> tuple[Emulator, AdversarialTraining | SingleTraining | None]:
-    """The fitted emulator, and what trains it if it is not a closed form."""
+    """The fitted emulator, and what trains it if it is not a closed form.
+
+    A latent diffusion gets its autoencoder, and must pass the gate; in a dry run the closed form stands in.
+    """
     with _seeded(recipe.seed):
         emulator = recipe.emulator(training_set.grid, training_set.space)
         if emulator.unit != training_set.unit:
@@ -42,17 +49,23 @@ def build(
                 f"the fields of {training_set.name} have the unit {training_set.unit!r}, the emulator "
                 f"{emulator.unit!r}; set the emulator's unit in the recipe"
             )
+        if recipe.autoencoder is not None and not dry_run:
+            _take_autoencoder(emulator, recipe.autoencoder)
         if recipe.start is None:
             emulator.fit(training_set)
         else:
             take_over(emulator, recipe.start)
+        if isinstance(emulator, LatentDiffusion) and not dry_run:
+            recipe.gate.check(emulator.autoencoder, recipe.data.simulations.select(split="validation"))
         if recipe.loss is None:
             return emulator, None
         settings = (recipe.optimiser, recipe.max_steps, recipe.seed, recipe.ema_decay, fingerprint)
         if isinstance(recipe.loss, RegressionLoss):
             return emulator, RegressionTraining(emulator, recipe.loss, *settings)
-        if isinstance(recipe.loss, Denoising):
+        if isinstance(recipe.loss, Denoising | FlowMatching):
             return emulator, DenoisingTraining(emulator, recipe.loss, *settings)
+        if isinstance(recipe.loss, Reconstruction):
+            return emulator, ReconstructionTraining(emulator, recipe.loss, *settings)
         return emulator, AdversarialTraining(
             emulator, recipe.loss, recipe.optimiser, recipe.max_steps, recipe.seed, recipe.r1,
             recipe.ema_decay, fingerprint,
@@ -93,10 +106,21 @@ def take_over(emulator: Emulator, folder: Path) -> None:
         ) from error
 
 
+def _take_autoencoder(emulator: Emulator, folder: Path) -> None:
+    if not isinstance(emulator, LatentDiffusion):
+        raise InputError(
+            f"autoencoder is {folder}, but the recipe trains a {type(emulator).__name__}, which has none; "
+            "leave it out, or train a LatentDiffusion"
+        )
+    emulator.take(check_autoencoder(checkpoint.load(folder)))
+
+
 def validation_for(module: Training, reference: SimulationSet, n: int) -> Validation | PairedValidation:
-    """Field by field where a field is determined, in law where it is drawn."""
+    """Field by field where a field is determined or given, in law where it is drawn."""
     if isinstance(module.average, GalaxyCounts):
         return CountValidation(reference, n, module.average)
+    if isinstance(module, ReconstructionTraining):
+        return ReconstructionValidation(reference, n, check_autoencoder(module.average))
     if isinstance(module, RegressionTraining):
         return PairedValidation(reference, n, module.field_to_field)
     return Validation(reference, n, k_max=getattr(module.average, "k_max", math.inf))

@@ -25,6 +25,11 @@ class Denoising:
     Vincent 2011 (Neural Computation 23, 1661): its minimum is the score of the noised law.
     """
 
+    def levels(self, ladder: Ladder, share: Tensor) -> Tensor:
+        """Levels of noise, ``(B,)`` float64, below which lie these shares ``(B,)`` of all, in [0, 1)."""
+        low, high = math.log(ladder.low), math.log(ladder.high)
+        return (low + (high - low) * share.double()).exp()
+
 
 class DiffusionEmulator(Protocol):
     """What denoising asks of an emulator beside ``Emulator``'s own methods."""
@@ -51,10 +56,16 @@ def check_diffusion(emulator: Emulator) -> DiffusionEmulator:
     return cast(DiffusionEmulator, emulator)
 
 
+class LevelLaw(Protocol):
+    """The law that a loss draws levels of noise from, by its quantiles."""
+
+    def levels(self, ladder: Ladder, share: Tensor) -> Tensor: ...
+
+
 class DenoisingTraining(SingleTraining):
     """A denoiser, by its error at levels of noise drawn at random.
 
-    Levels of a batch are evenly spread over ln sigma from one random start, which makes the loss of small
+    Levels of a batch are evenly spread over their law from one random start, which makes the loss of small
     batches less noisy (Kingma et al. 2021, arXiv:2107.00630).
 
     Raises:
@@ -63,7 +74,7 @@ class DenoisingTraining(SingleTraining):
 
     who = "denoiser"
 
-    def __init__(self, emulator: Emulator, loss: Denoising, *settings: Any, **more: Any) -> None:
+    def __init__(self, emulator: Emulator, loss: LevelLaw, *settings: Any, **more: Any) -> None:
         super().__init__(emulator, loss, *settings, **more)
         self.loss, self.diffusion = loss, check_diffusion(emulator)
 
@@ -72,7 +83,5 @@ class DenoisingTraining(SingleTraining):
         noise = [sample_generator(self.seed, row, "latent") for row in rows]
         start = torch.rand((), generator=sample_generator(self.seed, rows.start, "level"))
         share = (start + torch.arange(len(rows)) / len(rows)) % 1
-        ladder = self.diffusion.ladder
-        ends = math.log(ladder.low), math.log(ladder.high)
-        sigma = (ends[0] + (ends[1] - ends[0]) * share).exp().to(batch.params)
+        sigma = self.loss.levels(self.diffusion.ladder, share).to(batch.params)
         return self.diffusion.loss(batch.values, batch.params, noise, sigma)

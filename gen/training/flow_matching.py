@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gen.diffusion.levels import FlowLadder, Ladder
-from gen.emulators.base import Emulator
 from gen.errors import InputError
-from gen.fields import Fields
-from gen.noise import sample_generator
-from gen.training.denoising import check_diffusion
-from gen.training.single import SingleTraining
 
 NODES = 8193
 """Of the table that logit-normal levels are read from."""
@@ -86,25 +80,3 @@ class FlowMatching:
                 f"{float(nodes[0]):.3g} and {float(nodes[-1]):.3g}, the emulator's ladder; change either"
             )
         return torch.cat([torch.zeros(1, dtype=torch.float64), within / within[-1]])
-
-
-class FlowMatchingTraining(SingleTraining):
-    """A denoiser, by the error of its velocity; levels of a batch are evenly spread over their law.
-
-    Raises:
-        InputError: for an emulator without a denoiser.
-    """
-
-    who = "denoiser"
-
-    def __init__(self, emulator: Emulator, loss: FlowMatching, *settings: Any, **more: Any) -> None:
-        super().__init__(emulator, loss, *settings, **more)
-        self.loss, self.diffusion = loss, check_diffusion(emulator)
-
-    def terms(self, batch: Fields, rows: range) -> dict[str, Tensor]:
-        """The loss of one batch, whose rows are these of all that the run sees."""
-        noise = [sample_generator(self.seed, row, "latent") for row in rows]
-        start = torch.rand((), generator=sample_generator(self.seed, rows.start, "level"))
-        share = (start + torch.arange(len(rows)) / len(rows)) % 1
-        sigma = self.loss.levels(self.diffusion.ladder, share).to(batch.params)
-        return self.diffusion.loss(batch.values, batch.params, noise, sigma)

@@ -1,0 +1,200 @@
+"""Diffusion emulators: a denoiser in some working space, its noise of the space's own law, and a solver."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gen.diffusion.levels import Ladder
+from gen.diffusion.posterior import Observe, conditioned
+from gen.diffusion.solver import solve
+from gen.emulators.latent import LatentSpace
+from gen.emulators.sharpened import tapered, tapered_power
+from gen.errors import InputError
+from gen.fields import Grid, ParameterSpace
+from gen.nets.layers import to_channels
+from gen.nets.transformer import Transformer
+from gen.nets.unet import UNet
+from gen.noise import sample_generator
+
+if TYPE_CHECKING:
+    from gen.data.base import SimulationSet
+
+DRAWS = 1024
+"""Noises of which the spectrum of the loss is the mean."""
+UNET, TRANSFORMER = ("widths",), ("width", "depth", "heads", "patch")
+"""Arguments of each kind of network."""
+
+
+class Diffusion(LatentSpace):
+    r"""``y``, a field in a working space of unit scatter, diffused with noise ``sigma g`` of a Gaussian law.
+
+    The denoiser starts as that of a y of g's own law, one number for all waves, and learns the rest,
+
+        D(y, sigma; theta) = y / s^2 + sigma / s U(y / s, sigma; theta),   s^2 = 1 + sigma^2,
+
+    U a network that is zero at the start. The preconditioning is that of Karras et al. 2022
+    (arXiv:2206.00364), for a scatter of 1. Samples solve the probability flow (``gen.diffusion.solver``), so
+    the noise that a field is made from is a latent like any other, and fields of one seed change smoothly
+    with the parameters.
+
+    Args:
+        working: grid of y.
+        channels: of y.
+        denoiser: what U is, ``"unet"`` or ``"transformer"``.
+        arguments: ``high``, ``low``, ``steps`` of the ladder, ``order`` of the solver, ``spectral_weight`` of
+            the loss, and those of U.
+
+    Raises:
+        InputError: for another denoiser.
+    """
+
+    micro_batch = 32
+
+    def __init__(
+        self,
+        grid: Grid,
+        space: ParameterSpace,
+        field: str,
+        unit: str,
+        working: Grid,
+        channels: int,
+        denoiser: str,
+        arguments: Mapping[str, Any],
+    ) -> None:
+        super().__init__(grid, space, field, unit)
+        a = arguments
+        self.working, self.channels = working, channels
+        self.ladder, self.order = Ladder(a["high"], a["low"], a["steps"]), int(a["order"])
+        self.spectral_weight = float(a["spectral_weight"])
+        self.network = _network(working, channels, len(space) + 1, denoiser, a)
+        # Without an axis for one channel, as checkpoints have had it from the first.
+        more = () if channels == 1 else (channels,)
+        half = (*working.shape[:-1], working.shape[-1] // 2 + 1)
+        self.spectrum: Tensor
+        self.register_buffer("spectrum", torch.ones(*more, *half))
+
+    @abstractmethod
+    def to_working(self, values: Tensor, params: Tensor) -> Tensor:
+        """y ``(B, channels, *working)`` of fields in physical units."""
+
+    @abstractmethod
+    def to_physical(self, y: Tensor, params: Tensor) -> Tensor:
+        """The inverse of ``to_working``, differentiable."""
+
+    @abstractmethod
+    def gaussian(self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """g of unit variance of white noise ``(B, N)``, for fields of ``shape``."""
+
+    @abstractmethod
+    def covariance(self, y: Tensor, params: Tensor) -> Tensor:
+        """The covariance of g times y."""
+
+    def noise(self, params: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """g of unit variance, ``(B, channels, *working)``."""
+        return self.gaussian(params, self.white_latent(generators))
+
+    @torch.no_grad()
+    def fit_noise(self, data: SimulationSet) -> None:
+        """The spectrum of the noise as the loss sees it."""
+        drawn = [
+            self.noise(data.params[i].float(), [sample_generator(0, int(j), "spectrum") for j in i])
+            for i in (torch.arange(DRAWS) % len(data)).split(128)
+        ]
+        channels = torch.cat(drawn).split(1, dim=1)
+        spectrum = torch.stack([tapered_power(self.working, one) for one in channels])
+        self.spectrum.copy_(spectrum.clamp(min=1e-6 * float(spectrum.max())).reshape(self.spectrum.shape))
+
+    def correction(self, y: Tensor, sigma: Tensor, params: Tensor) -> Tensor:
+        """U of noised y ``(B, channels, *working)`` at levels ``(B,)`` and parameters ``(B, P)``."""
+        centre, half = (0.5 * math.log(self.ladder.high * (self.ladder.low**s)) for s in (1, -1))
+        level = (sigma.log() - centre) / half
+        heard = torch.cat([self.space.normalise(params), level[:, None].to(params)], 1)
+        return self.network(y / to_channels((1 + sigma.square()).sqrt()[:, None], y), heard)
+
+    def denoised(self, y: Tensor, sigma: float, params: Tensor) -> Tensor:
+        """The mean of the fields whose noised version y is, as it was learned."""
+        levels = params.new_full((len(y),), sigma)
+        return y / (1 + sigma**2) + sigma / math.sqrt(1 + sigma**2) * self.correction(y, levels, params)
+
+    def loss(
+        self, values: Tensor, params: Tensor, generators: Sequence[torch.Generator], sigma: Tensor
+    ) -> dict[str, Tensor]:
+        """Mean square errors of U at levels of noise ``(B,)``, 1 where nothing is learned.
+
+        U's aim, ``(sigma y - g) / sqrt(1 + sigma^2)``, has the spectrum of g. In cells its short waves hardly
+        count; in waves under a taper, each in units of that spectrum, all count alike.
+        """
+        y, g = self.to_working(values, params), self.noise(params, generators)
+        s = to_channels(sigma[:, None], y)
+        error = self.correction(y + s * g, sigma, params).float() - (s * y - g) / (1 + s.square()).sqrt()
+        waves = tapered(self.working, error) / self.spectrum
+        w = self.spectral_weight
+        return {"cells": (1 - w) * error.square().mean(), "waves": w * waves.mean()}
+
+    def from_white(self, white: Tensor, params: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """Fields ``(B, 1, *shape)`` in physical units of white noise ``(B, N)``."""
+        start = math.sqrt(1 + self.ladder.high**2) * self.gaussian(params, white, shape)
+        y = solve(lambda x, sigma: self.denoised(x, sigma, params), start, self.ladder, self.order)
+        return self.to_physical(y, params)
+
+    def posterior(
+        self,
+        observe: Observe,
+        data: Tensor,
+        variance: Tensor | float,
+        params: Tensor,
+        generators: Sequence[torch.Generator],
+        iterations: int = 64,
+    ) -> Tensor:
+        """Fields that fit ``data = observe(field) + noise``, without any training for it.
+
+        Inpainting, denoising, super-resolution: see ``gen.diffusion.posterior``, of which the prior is this
+        emulator's law at ``params``. Where the map of y to values bends within its scatter given the noised
+        field, it is as approximate as that.
+
+        Args:
+            observe: of fields ``(B, 1, *shape)`` in physical units, differentiable.
+            data: as ``observe`` gives them, ``(B, ...)``.
+            variance: of their noise.
+            params: ``(B, P)``.
+            generators: one a sample.
+            iterations: of conjugate gradients at each level.
+
+        Returns:
+            ``(B, 1, *grid.shape)`` in physical units.
+        """
+        prior = conditioned(
+            lambda y, sigma: self.denoised(y, sigma, params),
+            lambda y: observe(self.to_physical(y, params)),
+            data,
+            variance,
+            lambda v: self.covariance(v, params),
+            iterations,
+        )
+        start = math.sqrt(1 + self.ladder.high**2) * self.noise(params, generators)
+        return self.to_physical(solve(prior, start, self.ladder, self.order).detach(), params)
+
+
+def network_arguments(denoiser: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the network that is used; a U-Net goes without its name, as checkpoints always had it."""
+    if denoiser == "unet":
+        return {name: given[name] for name in UNET}
+    return {"denoiser": denoiser, **{name: given[name] for name in TRANSFORMER}}
+
+
+def _network(
+    grid: Grid, channels: int, n_params: int, denoiser: str, given: Mapping[str, Any]
+) -> UNet | Transformer:
+    padding = "circular" if grid.periodic else "zeros"
+    if denoiser == "unet":
+        return UNet(grid.dim, channels, channels, n_params, given["widths"], padding)
+    if denoiser == "transformer":
+        own = {name: given[name] for name in TRANSFORMER}
+        return Transformer(grid.dim, channels, channels, n_params, **own, padding=padding)
+    raise InputError(f"a denoiser is 'unet' or 'transformer', got {denoiser!r}")

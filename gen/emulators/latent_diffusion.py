@@ -1,0 +1,130 @@
+"""Diffusion of an autoencoder's latents, decoded: large fields at the cost of small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from gen.emulators.autoencoder import Autoencoder, Coding
+from gen.emulators.diffusion import Diffusion, network_arguments
+from gen.errors import InputError
+from gen.fields import Grid, ParameterSpace
+
+if TYPE_CHECKING:
+    from gen.data.base import SimulationSet
+
+
+class LatentDiffusion(Diffusion):
+    r"""``y``, the standardised latents of an autoencoder, diffused with noise of their own law, and decoded.
+
+    Rombach et al. 2022 (arXiv:2112.10752). The noise has the measured power of the latents and between their
+    channels (``LatentLaw``), so that it drowns all waves at the same level and 16 to 20 evaluations do. A
+    network that has learned nothing gives Gaussian latents.
+
+    The autoencoder is a part of this emulator and of its checkpoints, and is not trained any more. It is that
+    of a checkpoint, which the recipe of a training run names, or its closed form.
+
+    Args:
+        coding: of the latents, as the autoencoder was trained with.
+        widths: channels of the U-Net on the latents' grid, finest resolution first.
+        high, low, steps: of the ladder of noise levels.
+        order: of the solver.
+        spectral_weight: of the loss in waves, each in units of its noise, against that in cells.
+        denoiser: the network; ``widths`` are those of a U-Net,
+        width, depth, heads, patch: of a transformer.
+    """
+
+    micro_batch = 8
+
+    def __init__(
+        self,
+        grid: Grid,
+        space: ParameterSpace,
+        field: str = "convergence",
+        unit: str = "1",
+        coding: Coding | None = None,
+        widths: Sequence[int] = (32, 64, 64),
+        high: float = 10.0,
+        low: float = 0.03,
+        steps: int = 20,
+        order: int = 3,
+        spectral_weight: float = 0.5,
+        denoiser: Literal["unet", "transformer"] = "unet",
+        width: int = 128,
+        depth: int = 4,
+        heads: int = 4,
+        patch: int = 2,
+    ) -> None:
+        autoencoder = Autoencoder(grid, space, field, unit, coding).requires_grad_(False)
+        sizes = {"widths": list(widths), "width": width, "depth": depth, "heads": heads, "patch": patch}
+        arguments: dict[str, Any] = {
+            "high": high,
+            "low": low,
+            "steps": steps,
+            "order": order,
+            "spectral_weight": spectral_weight,
+            **network_arguments(denoiser, sizes),
+        }
+        channels = autoencoder.coding.channels
+        super().__init__(grid, space, field, unit, autoencoder.latent_grid, channels, denoiser, arguments)
+        self.arguments, self.autoencoder, self.taken = arguments, autoencoder, False
+
+    def to_config(self) -> dict[str, Any]:
+        coding = self.autoencoder.coding.to_dict()
+        return {**self._base_config(), "coding": coding, **self.arguments}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The inverse of ``to_config``."""
+        return super().from_config({**config, "coding": Coding(**config["coding"])})
+
+    def take(self, autoencoder: Autoencoder) -> None:
+        """Take over the weights and scales of a trained autoencoder, which ``fit`` then leaves alone.
+
+        Raises:
+            InputError: if it is of another coding, other fields, or another grid or range of parameters.
+        """
+        theirs, ours = autoencoder.to_config(), self.autoencoder.to_config()
+        for key in ("coding", "grid", "space", "unit"):
+            if theirs[key] != ours[key]:
+                raise InputError(
+                    f"the autoencoder has {key} = {theirs[key]}, the latent diffusion {ours[key]}; give both "
+                    "recipes the same"
+                )
+        self.autoencoder.load_state_dict(autoencoder.state_dict())
+        self.taken = True
+
+    def fit(self, data: SimulationSet) -> None:
+        """The latents' law, and, unless the autoencoder was trained before, its closed form."""
+        if self.taken:
+            self.autoencoder.calibrate(data)
+        else:
+            self.autoencoder.fit(data)
+        self.fit_noise(data)
+
+    def to_working(self, values: Tensor, params: Tensor) -> Tensor:
+        """Standardised latents ``(B, C, *(shape / factor))`` of fields."""
+        return self.autoencoder.law.standardised(self.autoencoder.encode(values, params))
+
+    def to_physical(self, y: Tensor, params: Tensor) -> Tensor:
+        """Fields of standardised latents."""
+        return self.autoencoder.decode(self.autoencoder.law.restored(y), params)
+
+    def gaussian(self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """g of the latents' law, which knows nothing of the parameters."""
+        del params
+        cells = self.autoencoder.latent_shape(self.grid.shape if shape is None else shape)
+        return self.autoencoder.law.gaussian(white, cells)
+
+    def covariance(self, y: Tensor, params: Tensor) -> Tensor:
+        del params
+        return self.autoencoder.law.covariance(y)
+
+    def white_latent(
+        self, generators: Sequence[torch.Generator], shape: Sequence[int] | None = None
+    ) -> Tensor:
+        """The white noise behind the latents, as rows ``(B, N)``."""
+        return self.autoencoder.white_latent(generators, shape)
