@@ -14,6 +14,7 @@ from evaluation.evaluate import Evaluated
 from evaluation.labels import ABSCISSAE, DENSITIES, RESIDUALS, SCALES, SHORT, TITLES
 from evaluation.page_filters import environment
 from evaluation.paired import PairedErrors
+from evaluation.sampler import SamplerBias
 from evaluation.thresholds import Thresholds
 
 
@@ -23,6 +24,7 @@ def page(
     t: Thresholds,
     paired: Sequence[PairedErrors] = (),
     conditional: Sequence[Conditional] = (),
+    samplers: Sequence[SamplerBias] = (),
 ) -> str:
     """The whole page. Text is escaped; the figures are SVG and PNG inside it."""
     names, baseline = document["sets"], document["baseline"]
@@ -46,6 +48,7 @@ def page(
             pairs=_pairs(document, paired, styles),
             marks=_marks(paired[0].k) if paired else [],
             across=_across(document, evaluated, conditional, styles),
+            samplers={s.samples: plots.sampler_figure(s, styles[s.samples]) for s in samplers},
             bar=plots.colour_bar(),
             table=[s for s in document["headline"][0]["excess"] if s == "power" or s in t.excess],
         )

@@ -7,7 +7,7 @@ What is judged by what stands in a file of thresholds fixed beforehand; what the
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from evaluation.page import page
 from evaluation.paired import PairedErrors, Pairing, judge_pairs
 from evaluation.parameter_space import Limits
 from evaluation.plain import plain
+from evaluation.sampler import SamplerBias
 from evaluation.thresholds import Thresholds, load_thresholds
 from evaluation.together import Together, together
 from evaluation.verdict import (
@@ -71,6 +72,7 @@ def report(
     training: FieldFile | None = None,
     paired: Pairing | None = None,
     over_parameters: tuple[Mapping[str, FieldFile], FieldFile] | None = None,
+    samplers: Sequence[SamplerBias] = (),
     executor: Executor | None = None,
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -87,6 +89,7 @@ def report(
         paired: given if row i of every set was made for row i of the reference.
         over_parameters: samples of the same names and their reference at more cosmologies, to judge answers
             to the parameters by; by default it is done with what else is judged.
+        samplers: what the samplers of diffusion emulators among the sets do by themselves.
         executor: where the work is done (``evaluation.spread.workers``); by default in this process. Every
             number is the same wherever.
         provenance: anything JSON-able for the page's last section. ``training_params`` (n, P), if given, is
@@ -121,8 +124,10 @@ def report(
         known = provenance.get("training_params")
         judgement.conditional = across(many, names, grid, t, known, limits, seed, executor)
     document = _document(evaluated, judgement, names, baseline, t, samples, reference, seed, provenance)
+    if samplers:
+        document["samplers"] = plain([s.to_dict() for s in samplers])
     text = json.dumps(document, indent=1, allow_nan=False)
-    html = page(document, evaluated, t, judgement.paired, judgement.conditional)
+    html = page(document, evaluated, t, judgement.paired, judgement.conditional, samplers)
     out = Path(out)
     with (
         replacing(out / "report.json", overwrite=True) as numbers,
@@ -155,7 +160,7 @@ def restricted(document: Mapping[str, Any], names: Collection[str]) -> dict[str,
     return {
         **document,
         "sets": [name for name in document["sets"] if name in names],
-        **{key: rows(key) for key in SECTIONS},
+        **{key: rows(key) for key in (*SECTIONS, "samplers") if key in document},
         "cosmologies": [numbers(c) for c in document["cosmologies"]],
         "provenance": provenance,
     }

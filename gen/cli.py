@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gen import __version__
 from gen.commands.apply_verb import apply, apply_options
+from gen.commands.posterior_verb import POSTERIOR_EXAMPLES, posterior, posterior_options
 from gen.errors import InputError
 
 DESCRIPTION = """\
@@ -23,6 +24,7 @@ examples:
   cosmozoo sample checkpoints/convergence_2d_wgan_gp --params Omega_m=0.3,sigma_8=0.8 -n 64 -o maps.h5
   cosmozoo apply checkpoints/displacement_3d --coarse zeldovich.h5 --chunk 64 -o displacements.h5
   cosmozoo apply runs/dust --coarse sky_80.fits --params slope=-3.1,lam=3,f_M=0.5 -o sky_12.fits
+  cosmozoo posterior runs/diffusion/checkpoint --observed map.npy --noise 0.01 -o fitting.h5
   cosmozoo explore checkpoints/convergence_2d_wgan_gp -o latents.png
   cosmozoo report checkpoints/convergence_2d_wgan_gp -o report
   cosmozoo compare checkpoints/convergence_2d_wgan_gp checkpoints/convergence_2d_dcgan
@@ -91,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     _train_options(verb("train", _train, "train an emulator from a recipe", TRAIN_EXAMPLES))
     _sample_options(verb("sample", _sample, "draw fields from a checkpoint into a file"))
     apply_options(verb("apply", apply, "apply a checkpoint to boxes of any size, in chunks, resumable"))
+    text = "draw fields that fit an observed one, with their mean and scatter"
+    posterior_options(verb("posterior", posterior, text, POSTERIOR_EXAMPLES))
     _explore_options(
         verb("explore", _explore, "draw a checkpoint's latent space on a sheet, with its numbers")
     )

@@ -50,7 +50,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 VERBS = (
     "simulate", "train", "sample", "explore", "apply", "report", "compare", "interrogate", "leaderboard",
-    "list", "doctor",
+    "list", "doctor", "posterior",
 )  # fmt: skip
 
 

@@ -16,6 +16,8 @@ from evaluation.plots.interrogate_densities import (
 from evaluation.plots.pairs import pairs_figure
 from evaluation.plots.panels import Curve, Excess, Panel
 from evaluation.plots.pictures import Scale, colour_bar, picture
+from evaluation.plots.posterior import PosteriorSheet, posterior_sheet
+from evaluation.plots.sampler import sampler_figure
 from evaluation.plots.sheets import Row, Sheet, Sweep, Track, latent_sheet, row_colour
 from evaluation.plots.style import Look, looks, math_name, text
 
@@ -26,6 +28,7 @@ __all__ = [
     "Excess",
     "Look",
     "Panel",
+    "PosteriorSheet",
     "Row",
     "Scale",
     "Sheet",
@@ -48,9 +51,11 @@ __all__ = [
     "pairs_figure",
     "parameters_figure",
     "picture",
+    "posterior_sheet",
     "responses_figure",
     "row_colour",
     "saliency_figure",
+    "sampler_figure",
     "statistics_figure",
     "text",
     "transverse_figure",

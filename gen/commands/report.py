@@ -24,6 +24,7 @@ from gen.commands.correction import check_correction
 from gen.commands.painted import painting
 from gen.commands.pairs import check_pairs, is_paired, paired
 from gen.commands.recipe_data import fields_of
+from gen.commands.sampler import sampler_biases
 from gen.commands.simulate import simulated
 from gen.data.base import SimulationSet
 from gen.errors import InputError
@@ -77,6 +78,9 @@ def report(options: argparse.Namespace) -> int:
             training=training if folders else None,
             paired=pairs.pairing if pairs else None,
             over_parameters=over,
+            samplers=sampler_biases(
+                {_name(f): f for f in folders}, reference if training is None else training
+            ),
             executor=executor,
             provenance={
                 "version": gen.__version__,
