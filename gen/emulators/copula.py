@@ -174,6 +174,10 @@ class Copula(LatentSpace):
         power = torus.on_lattice(self.log_power(params), self.nodes.to(params)).exp()
         return power / torus.mean(power)
 
+    def power(self, params: Tensor) -> Tensor:
+        """P_G ``(B, *half lattice)`` of the torus of fields of the grid's shape; the mean over modes is 1."""
+        return self._power(self._torus(), params)
+
     def gaussian(
         self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None, margin: int = 0
     ) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from gen.diffusion.levels import Ladder
 from gen.diffusion.posterior import Observe, conditioned
-from gen.diffusion.solver import solve
+from gen.diffusion.solver import Denoiser, solve
+from gen.diffusion.windows import Windowed
 from gen.emulators.latent import LatentSpace
 from gen.emulators.sharpened import tapered, tapered_power
 from gen.errors import InputError
@@ -42,6 +43,8 @@ class Diffusion(LatentSpace):
     (arXiv:2206.00364), for a scatter of 1. Samples solve the probability flow (``gen.diffusion.solver``), so
     the noise that a field is made from is a latent like any other, and fields of one seed change smoothly
     with the parameters.
+
+    Fields of other sizes than the trained come of one noise as large as they are, see ``_denoiser``.
 
     Args:
         working: grid of y.
@@ -140,8 +143,25 @@ class Diffusion(LatentSpace):
     def from_white(self, white: Tensor, params: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """Fields ``(B, 1, *shape)`` in physical units of white noise ``(B, N)``."""
         start = math.sqrt(1 + self.ladder.high**2) * self.gaussian(params, white, shape)
-        y = solve(lambda x, sigma: self.denoised(x, sigma, params), start, self.ladder, self.order)
+        y = solve(self._denoiser(params, start.shape[2:]), start, self.ladder, self.order)
         return self.to_physical(y, params)
+
+    def _denoiser(self, params: Tensor, cells: Sequence[int]) -> Denoiser:
+        """Of fields of these cells: by windows of the trained size where the network cannot take them whole.
+
+        A convolution around a larger torus is what it was around its own. A larger open field is not: its
+        faces are elsewhere; nor is attention, which knows the number of its tokens.
+        """
+
+        def whole(x: Tensor, sigma: float) -> Tensor:
+            return self.denoised(x, sigma, params.repeat(len(x) // len(params), 1))
+
+        trained, round_a_torus = self.working.shape, self.working.periodic and isinstance(self.network, UNet)
+        fits = all(n % self.network.factor == 0 for n in cells)
+        inside = all(n >= m for n, m in zip(cells, trained, strict=True))
+        if tuple(cells) == trained or (fits and (round_a_torus or not inside)):
+            return whole
+        return Windowed(whole, trained, min(trained) // 2, periodic=self.working.periodic)
 
     def posterior(
         self,
@@ -170,7 +190,7 @@ class Diffusion(LatentSpace):
             ``(B, 1, *grid.shape)`` in physical units.
         """
         prior = conditioned(
-            lambda y, sigma: self.denoised(y, sigma, params),
+            self._denoiser(params, self.working.shape),
             lambda y: observe(self.to_physical(y, params)),
             data,
             variance,
