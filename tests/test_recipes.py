@@ -38,6 +38,8 @@ LARGE = {
     "super_resolution_3d_gpu",
     "adversarial_refinement_3d_gpu",
     "displacement_3d_gpu",
+    "hi_3d_autoencoder",
+    "hi_3d_latent_diffusion",
     "nbody_3d_autoencoder",
     "nbody_3d_latent_diffusion",
 }

@@ -57,7 +57,10 @@ class Simulated(Source):
             return self.load()
         with TemporaryDirectory() as cache:
             made = simulate(_stand_in(self.recipe), Path(cache), 1, progress=False)
-            return replace(load_simulations(made), name=f"{self.recipe.name} (not simulated yet: stand-ins)")
+            data = load_simulations(made)
+        if isinstance(self.recipe.source, HI):  # so few particles leave cells without any gas
+            data = replace(data, values=data.values.clamp(min=float(data.values[data.values > 0].min())))
+        return replace(data, name=f"{self.recipe.name} (not simulated yet: stand-ins)")
 
     def load(self) -> SimulationSet:
         folder = simulate(self.recipe, self.cache, self.processes, splits=self.splits)

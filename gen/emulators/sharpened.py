@@ -89,7 +89,7 @@ def tapered(grid: Grid, fields: Tensor) -> Tensor:
         window = window[..., None] * (torch.ones_like(fall) if grid.periodic else fall)
     window = window / window.square().mean().sqrt()
     axes = tuple(range(2, fields.ndim))
-    centred = (fields.double() - fields.double().mean(axes, keepdim=True)) * window
+    centred = (fields.double() - fields.double().mean(axes, keepdim=True)) * window.to(fields.device)
     return torch.fft.rfftn(centred, dim=axes).abs().square()
 
 
