@@ -72,8 +72,7 @@ class LogMarginal(OnePointLaw):
 
     def nodes(self, params: Tensor) -> Tensor:
         """ln q at the nodes, ``(B, n_nodes)``, increasing."""
-        least = LEAST * torch.arange(self.n_nodes, device=params.device, dtype=params.dtype)
-        return (self.shape(params) - least).cummax(-1).values + least
+        return increasing(self.shape(params))
 
     def _node(self, w: float) -> int:
         """The node at a score within the upper phase."""
@@ -138,9 +137,9 @@ class LogMarginal(OnePointLaw):
             if not len(w):
                 continue
             nodes = self.nodes(params)[:, place].double()
-            inside = [_through(n[None], w[None], x[None])[0] for n, x in zip(nodes, values, strict=True)]
+            inside = [through(n[None], w[None], x[None])[0] for n, x in zip(nodes, values, strict=True)]
             seen = empirical_quantiles(torch.cat(inside), w)
-            moved = _through(w.expand(len(nodes), -1), nodes, seen.expand(len(nodes), -1)) - nodes
+            moved = through(w.expand(len(nodes), -1), nodes, seen.expand(len(nodes), -1)) - nodes
             self.shape.coefficients[0, place] += moved.mean(0).to(self.shape.coefficients)
 
     def forward(self, x: Tensor, params: Tensor, places: Tensor | None = None) -> Tensor:
@@ -151,7 +150,7 @@ class LogMarginal(OnePointLaw):
         places = self.places(params) if places is None else places
         low, high = places[:, :1], places[:, -1:]
         at = low + (high - low) * torch.linspace(0, 1, TABLE, device=x.device, dtype=x.dtype)
-        table = _through(places, self.nodes(params), at)
+        table = through(places, self.nodes(params), at)
         step = (x.reshape(len(x), -1) - low) * ((TABLE - 1) / (high - low))
         cell = step.detach().long().clamp(0, TABLE - 2)
         climb = table.diff(dim=-1).gather(1, cell) * (step - cell)
@@ -159,10 +158,10 @@ class LogMarginal(OnePointLaw):
 
     def variable(self, x: Tensor, params: Tensor) -> Tensor:
         """What a two-point function is taken of, at scores x: ln q."""
-        return _through(self.places(params), self.nodes(params), x)
+        return through(self.places(params), self.nodes(params), x)
 
     def inverse(self, values: Tensor, params: Tensor) -> Tensor:
-        return _through(self.nodes(params), self.places(params), values.log())
+        return through(self.nodes(params), self.places(params), values.log())
 
     def mean(self, params: Tensor) -> Tensor:
         """E[q], ``(B,)``."""
@@ -183,7 +182,13 @@ def _steepest(ordered: Tensor) -> Tensor:
     return (q[start] + q[start + 4]) / 2
 
 
-def _through(x: Tensor, y: Tensor, at: Tensor) -> Tensor:
+def increasing(x: Tensor) -> Tensor:
+    """``(B, n)`` raised where it does not rise by ``LEAST`` from node to node."""
+    least = LEAST * torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
+    return (x - least).cummax(-1).values + least
+
+
+def through(x: Tensor, y: Tensor, at: Tensor) -> Tensor:
     """Piecewise linear ``(B, ...)`` through the points of ``(B, n)``, prolonged beyond the ends."""
     flat = at.reshape(len(at), -1)
     cell = (

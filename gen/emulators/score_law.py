@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.special import ndtr
 
-from gen.emulators.log_marginal import LEAST, LogMarginal
+from gen.emulators.log_marginal import LogMarginal, increasing, through
 from gen.emulators.marginal import at_rank, empirical_quantiles
 from gen.emulators.regression import Polynomial
 from gen.fields import ParameterSpace
@@ -33,8 +33,7 @@ class ScoreLaw(nn.Module):
 
     def places(self, law: LogMarginal, params: Tensor) -> Tensor:
         """Scores ``(B, n_nodes)`` of the law's nodes, increasing."""
-        least = LEAST * torch.arange(law.n_nodes, device=params.device, dtype=params.dtype)
-        return (law.places(params) + self.shift(params) - least).cummax(-1).values + least
+        return increasing(law.places(params) + self.shift(params))
 
     @torch.no_grad()
     def fit(self, law: LogMarginal, params: Tensor, scores: Sequence[Tensor]) -> None:
@@ -45,10 +44,10 @@ class ScoreLaw(nn.Module):
         # Fields of one law scatter, and the mean of their quantiles lies inside those of their mixture.
         place = self.places(law, params.to(self.shift.coefficients)).double()
         laws = zip(scores, place, wanted, strict=True)
-        normal = [_between(y.flatten().double(), here, there) for y, here, there in laws]
+        normal = [through(here[None], there[None], y.double().reshape(1, -1))[0] for y, here, there in laws]
         grid = torch.linspace(-4, 4, 257, dtype=torch.float64)
         seen = empirical_quantiles(torch.cat(normal), grid) - grid
-        missing = _between(wanted.flatten(), grid, seen).reshape(wanted.shape)
+        missing = through(grid[None], seen[None], wanted[None])[0]
         self.shift.coefficients[0] += missing.mean(0).to(self.shift.coefficients)
 
 
@@ -59,10 +58,3 @@ def _quantiles(values: Tensor, scores: Tensor) -> Tensor:
     told = ((rank >= 4) & (rank <= len(ordered) - 5)).nonzero().flatten()
     nearest = torch.arange(len(scores)).clamp(int(told[0]), int(told[-1]))
     return scores + (at_rank(ordered, rank[nearest]) - scores[nearest])
-
-
-def _between(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Piecewise linear ``(N,)`` through points ``(n,)``, constant slope at the ends."""
-    cell = (torch.searchsorted(x, at) - 1).clamp(0, len(x) - 2)
-    slope = y.diff() / x.diff()
-    return y[cell] + slope[cell] * (at - x[cell])

@@ -150,11 +150,7 @@ def train(
         record = load_best(folder, emulator)
         emulator.eval().calibrate(training_set)
     if _leads():
-        start = (
-            ""
-            if recipe.start is None
-            else f"{recipe.start.name}, sha256 {read_config(recipe.start)['sha256'][:12]}"
-        )
+        start = "" if recipe.start is None else _told(recipe.start)
         text = card(recipe.name, data, emulator, module, record, start)
         provenance = {"recipe": recipe.name, "seed": recipe.seed, "data": fingerprint}
         if recipe.autoencoder is not None:
@@ -164,9 +160,9 @@ def train(
     return folder
 
 
-def _told(start: Path) -> str:
-    """Which checkpoint a run went on from."""
-    return f"{start.name}, sha256 {read_config(start)['sha256'][:12]}"
+def _told(folder: Path) -> str:
+    """Which checkpoint a run took something from."""
+    return f"{folder.name}, sha256 {read_config(folder)['sha256'][:12]}"
 
 
 def _points(data: SimulationSet, at_most: int = 1024) -> list[list[float]]:

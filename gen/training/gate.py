@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gen.emulators.autoencoder import Autoencoder
+from gen.emulators.sharpened import tapered
 from gen.errors import InputError
 from gen.fields import Grid
 from gen.training.validation import Validation
@@ -145,11 +146,6 @@ class ReconstructionValidation(Validation):
 
 def _power(grid: Grid, x: Tensor, weight: Tensor) -> Tensor:
     """Weighted sums of P(k) in bins of a fundamental wavenumber, up to half of Nyquist's, float64."""
-    window = torch.ones((), dtype=torch.float64)
-    for n in grid.shape:
-        fall = torch.hann_window(n, periodic=False, dtype=torch.float64)
-        window = window[..., None] * (torch.ones_like(fall) if grid.periodic else fall)
-    axes = tuple(range(2, x.ndim))
     bins = (grid.wavenumber() / grid.k_fundamental).round().long()
     last = max(1, int(grid.k_nyquist / grid.k_fundamental / 2))
     total = torch.zeros(int(bins.max()) + 1, dtype=torch.float64)
@@ -157,9 +153,7 @@ def _power(grid: Grid, x: Tensor, weight: Tensor) -> Tensor:
     members[0] = 1
     members[-1] = 2 - (grid.shape[-1] + 1) % 2
     for part, w in zip(x.split(16), weight.split(16), strict=True):
-        field = part.double()
-        modes = torch.fft.rfftn((field - field.mean(axes, keepdim=True)) * window, dim=axes).abs().square()
-        total.index_add_(0, bins.flatten(), ((w * modes).sum((0, 1)) * members).flatten())
+        total.index_add_(0, bins.flatten(), ((w * tapered(grid, part)).sum((0, 1)) * members).flatten())
     return total[1 : last + 1]
 
 
