@@ -120,10 +120,10 @@ def test_bits_do_not_depend_on_the_batch_and_shifts_are_those_of_blocks(
     assert torch.equal(one[0], many[0]) and torch.equal(one, made.sample({"Omega_m": 0.3}, seed=9).values)
     white = again.white_latent([sample_generator(4, i) for i in range(2)]).reshape(2, 2, 8, 8)
     params = torch.full((2, 1), 0.3)
-    with torch.no_grad():  # by what both networks take together: two cells of the latents
+    with torch.no_grad():  # by what both networks take together: four cells of the latents
         whole = again.from_white(white.flatten(1), params)
-        moved = again.from_white(white.roll((2, 4), (2, 3)).flatten(1), params)
-    assert (whole.roll((4, 8), (2, 3)) - moved).abs().max() < 1e-4 * whole.abs().max()
+        moved = again.from_white(white.roll((4, 4), (2, 3)).flatten(1), params)
+    assert (whole.roll((8, 8), (2, 3)) - moved).abs().max() < 1e-4 * whole.abs().max()
 
 
 def test_data_are_met_without_training() -> None:

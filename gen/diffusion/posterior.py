@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from gen.diffusion.conjugate_gradients import conjugate_gradients
 from gen.diffusion.solver import Denoiser
 
 Observe = Callable[[Tensor], Tensor]
@@ -64,29 +65,6 @@ def conditioned(
             return variance * v + forward
 
         mismatch = (data - seen).detach()
-        return field.detach() + back(_conjugate_gradients(product, mismatch, iterations, tolerance))
+        return field.detach() + back(conjugate_gradients(product, mismatch, iterations, tolerance))
 
     return posterior
-
-
-def _conjugate_gradients(
-    product: Callable[[Tensor], Tensor], right: Tensor, iterations: int, tolerance: float
-) -> Tensor:
-    """x with product(x) = right, of each row by itself."""
-
-    def dot(a: Tensor, b: Tensor) -> Tensor:
-        return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
-
-    x, residual = torch.zeros_like(right), right
-    direction, size = residual, dot(residual, residual)
-    enough = tolerance**2 * size
-    for _ in range(iterations):
-        if bool((size <= enough).all()):
-            break
-        image = product(direction)
-        step = torch.where(size > enough, size / dot(direction, image).clamp(min=1e-300), 0)
-        x, residual = x + step * direction, residual - step * image
-        new = dot(residual, residual)
-        direction = residual + new / size.clamp(min=1e-300) * direction
-        size = new
-    return x

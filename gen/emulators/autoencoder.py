@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -41,6 +42,8 @@ class Coding:
         kind: ``"kl"`` for stochastic latents (Kingma & Welling 2014, arXiv:1312.6114; Rombach et al. 2022,
             arXiv:2112.10752), ``"clip"`` for z / sqrt(1 + (z / bound)^2).
         bound: of clipped latents, which have unit scatter at the start.
+        completed: whether the waves that latents lack are drawn, see ``gen.emulators.completion``, and not
+            left out; that of a ``CompletedAutoencoder``.
         degree, logarithmic, reach, phases, knots: of the one-point law, see ``Copula``.
 
     Raises:
@@ -51,6 +54,7 @@ class Coding:
     widths: tuple[int, ...] = (16, 32, 64)
     kind: Literal["kl", "clip"] = "kl"
     bound: float = 5.0
+    completed: bool = False
     degree: int = 3
     logarithmic: bool = False
     reach: float = 4.25
@@ -75,7 +79,8 @@ class Coding:
         return self.factor**dim / self.channels
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "widths": list(self.widths)}
+        own = {**asdict(self), "widths": list(self.widths)}
+        return own if self.completed else {k: v for k, v in own.items() if k != "completed"}
 
 
 class Autoencoder(LatentSpace):
@@ -88,6 +93,8 @@ class Autoencoder(LatentSpace):
     e and d residual networks that are zero at the start. Without compression that is the identity. Stochastic
     latents are drawn from N(z, s^2) while it learns, s learned too, and are z afterwards; clipped ones are
     read back through the inverse of the clip, beyond 0.95 of the bound along its tangent.
+
+    With fewer numbers than cells, what z does not tell is missing from y'; see ``CompletedAutoencoder``.
 
     As an emulator it decodes Gaussian latents of the measured mean, scatter and power (``LatentLaw``): poor
     and honest. Given fields as ``coarse`` it returns what it keeps of them.
@@ -121,16 +128,23 @@ class Autoencoder(LatentSpace):
             grid, space, field, unit, coding.degree, logarithmic=coding.logarithmic, reach=coding.reach,
             phases=coding.phases, knots=coding.knots,
         )  # fmt: skip
-        padding = "circular" if grid.periodic else "zeros"
-        outputs = coding.channels * (2 if coding.kind == "kl" else 1)
         self.blocks = BlockTransform(grid.dim, coding.factor, coding.channels)
-        self.encoder = Encoder(grid.dim, 1, outputs, len(space), coding.widths, padding)
-        self.decoder = Decoder(grid.dim, coding.channels, 1, len(space), coding.widths, padding)
+        self._build(coding)
         cells = self.latent_shape(grid.shape)
         self.latent_grid = Grid(cells, grid.box_size, grid.unit, grid.periodic)
         self.law = LatentLaw(self.latent_grid, coding.channels)
         self.spectrum: Tensor
         self.register_buffer("spectrum", torch.ones(*grid.shape[:-1], grid.shape[-1] // 2 + 1))
+
+    def _build(self, coding: Coding) -> None:
+        """The networks."""
+        if coding.completed:
+            raise InputError("a completed coding is that of a CompletedAutoencoder; take that, or leave it")
+        grid, space = self.grid, self.space
+        padding = "circular" if grid.periodic else "zeros"
+        outputs = coding.channels * (2 if coding.kind == "kl" else 1)
+        self.encoder = Encoder(grid.dim, 1, outputs, len(space), coding.widths, padding)
+        self.decoder = Decoder(grid.dim, coding.channels, 1, len(space), coding.widths, padding)
 
     def to_config(self) -> dict[str, Any]:
         own = {"kl_weight": self.kl_weight, "spectral_weight": self.spectral_weight}
@@ -183,9 +197,12 @@ class Autoencoder(LatentSpace):
         stochastic ones."""
         return self._encoded(self.to_working(values, params), params)[0]
 
-    def decode(self, latents: Tensor, params: Tensor) -> Tensor:
-        """Fields ``(B, 1, *shape)`` in physical units of latents ``(B, C, *(shape / factor))``."""
-        return self.copula.marginal(self._decoded(latents, params), params)
+    def reconstruct(self, latents: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
+        """Fields ``(B, 1, *shape)`` in physical units of latents ``(B, C, *(shape / factor))``.
+
+        ``white``, of ``white_detail``, is behind what latents do not tell, where that is drawn.
+        """
+        return self.copula.marginal(self._decoded(latents, params, white), params)
 
     def _encoded(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor | None]:
         """Latents of normal scores, and ln of their variance if they are stochastic."""
@@ -198,10 +215,13 @@ class Autoencoder(LatentSpace):
     def _clipped(self, z: Tensor) -> Tensor:
         return z if self.coding.kind == "kl" else z / (1 + (z / self.coding.bound).square()).sqrt()
 
-    def _decoded(self, z: Tensor, params: Tensor) -> Tensor:
+    def _unclipped(self, z: Tensor) -> Tensor:
+        return z if self.coding.kind == "kl" else _unclipped(z, self.coding.bound)
+
+    def _decoded(self, z: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
         """Normal scores of latents."""
-        if self.coding.kind == "clip":
-            z = _unclipped(z, self.coding.bound)
+        del white
+        z = self._unclipped(z)
         return self.blocks.inverse(z) + self.decoder(z, self.space.normalise(params)).float()
 
     def loss(
@@ -219,17 +239,32 @@ class Autoencoder(LatentSpace):
         w, waves = self.spectral_weight, tapered(self.grid, error) / self.spectrum
         return {"cells": (1 - w) * error.square().mean(), "waves": w * waves.mean(), **terms}
 
+    def white_detail(
+        self, generators: Sequence[torch.Generator], shape: Sequence[int] | None = None
+    ) -> Tensor:
+        """The white noise behind what latents do not tell, as rows ``(B, N)``; none here."""
+        del shape
+        return torch.zeros(len(generators), 0, device=self.device)
+
     def white_latent(
         self, generators: Sequence[torch.Generator], shape: Sequence[int] | None = None
     ) -> Tensor:
-        """The white noise behind the latents, as rows ``(B, N)``."""
+        """The white noise behind the latents, then that behind the rest, as rows ``(B, N)``."""
         cells = self.law.torus(self.latent_shape(self.grid.shape if shape is None else shape))
-        return normal(generators, (self.coding.channels, *cells)).to(self.device).flatten(1)
+        white = normal(generators, (self.coding.channels, *cells)).to(self.device).flatten(1)
+        return torch.cat([white, self.white_detail(generators, shape)], 1)
+
+    def white_parts(self, white: Tensor, shape: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """The two parts of ``white_latent``."""
+        cells = self.law.torus(self.latent_shape(self.grid.shape if shape is None else shape))
+        n = self.coding.channels * math.prod(cells)
+        return white[:, :n], white[:, n:]
 
     def from_white(self, white: Tensor, params: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """Fields ``(B, 1, *shape)`` of Gaussian latents made of white noise ``(B, N)``."""
         cells = self.latent_shape(self.grid.shape if shape is None else shape)
-        return self.decode(self.law.restored(self.law.gaussian(white, cells)), params)
+        of_latents, of_detail = self.white_parts(white, shape)
+        return self.reconstruct(self.law.restored(self.law.gaussian(of_latents, cells)), params, of_detail)
 
     def generate(
         self,
@@ -242,7 +277,8 @@ class Autoencoder(LatentSpace):
         if coarse is None:
             return super().generate(params, generators, coarse, shape)
         self.latent_shape(coarse.shape[2:])
-        return self.decode(self.encode(coarse.to(params), params), params)
+        white = self.white_detail(generators, coarse.shape[2:])
+        return self.reconstruct(self.encode(coarse.to(params), params), params, white)
 
 
 def _unclipped(z: Tensor, bound: float) -> Tensor:

@@ -39,6 +39,8 @@ class Emulator(nn.Module, ABC):
     micro_batch: ClassVar[int] = 16
     #: Whether fields are made from other fields, ``coarse``, and not from parameters and noise alone.
     needs_coarse: ClassVar[bool] = False
+    #: Whether it learns to make its training fields again from what it keeps of them.
+    reconstructs: ClassVar[bool] = False
     n_channels: int = 1
 
     def __init__(

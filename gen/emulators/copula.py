@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -214,6 +215,10 @@ class Copula(LatentSpace):
     ) -> Tensor:
         """White noise on the torus as rows ``(B, N)``, see ``gen.emulators.latent``."""
         return self.white(generators, shape).flatten(1)
+
+    def white_size(self, shape: Sequence[int], margin: int = 0) -> int:
+        """Numbers of one field's ``white``."""
+        return math.prod(self._torus(shape, margin).grid.shape)
 
     def from_white(self, white: Tensor, params: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """Fields ``(B, 1, *shape)`` in physical units of white noise ``(B, N)``."""

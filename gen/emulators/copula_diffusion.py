@@ -32,7 +32,8 @@ class CopulaDiffusion(Diffusion):
         spectral_weight: of the loss in waves, each in units of its noise, against that in cells.
         logarithmic, reach, phases, knots, contrast_power: of the copula.
         denoiser: the network; ``widths`` are those of a U-Net,
-        width, depth, heads, patch: of a transformer.
+        width, depth, heads: of a transformer.
+        patch: cells along an axis that the network takes together, by default 1 or, a transformer, 4.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class CopulaDiffusion(Diffusion):
         width: int = 128,
         depth: int = 4,
         heads: int = 4,
-        patch: int = 4,
+        patch: int | None = None,
     ) -> None:
         law: dict[str, Any] = {
             "logarithmic": logarithmic,
@@ -66,7 +67,8 @@ class CopulaDiffusion(Diffusion):
             "knots": dict(knots or {}),
             "contrast_power": contrast_power,
         }
-        sizes = {"widths": list(widths), "width": width, "depth": depth, "heads": heads, "patch": patch}
+        sizes = {"widths": list(widths), "width": width, "depth": depth, "heads": heads}
+        sizes["patch"] = patch or (1 if denoiser == "unet" else 4)
         arguments: dict[str, Any] = {
             "degree": degree,
             "high": high,
@@ -93,7 +95,8 @@ class CopulaDiffusion(Diffusion):
         """Normal scores of fields."""
         return self.copula.marginal.inverse(values, params)
 
-    def to_physical(self, y: Tensor, params: Tensor) -> Tensor:
+    def to_physical(self, y: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
+        del white
         return self.copula.marginal(y, params)
 
     def gaussian(self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DRAWS = 1024
 """Noises of which the spectrum of the loss is the mean."""
-UNET, TRANSFORMER = ("widths",), ("width", "depth", "heads", "patch")
+UNET, TRANSFORMER = ("widths", "patch"), ("width", "depth", "heads", "patch")
 """Arguments of each kind of network."""
 
 
@@ -87,8 +87,8 @@ class Diffusion(LatentSpace):
         """y ``(B, channels, *working)`` of fields in physical units."""
 
     @abstractmethod
-    def to_physical(self, y: Tensor, params: Tensor) -> Tensor:
-        """The inverse of ``to_working``, differentiable."""
+    def to_physical(self, y: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
+        """The inverse of ``to_working``, differentiable; ``white`` of ``detail`` is what y does not tell."""
 
     @abstractmethod
     def gaussian(self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
@@ -97,6 +97,11 @@ class Diffusion(LatentSpace):
     @abstractmethod
     def covariance(self, y: Tensor, params: Tensor) -> Tensor:
         """The covariance of g times y."""
+
+    def detail(self, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """The part of white noise ``(B, N)`` that is behind what y does not tell of a field; none here."""
+        del shape
+        return white[:, :0]
 
     def noise(self, params: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """g of unit variance, ``(B, channels, *working)``."""
@@ -144,7 +149,7 @@ class Diffusion(LatentSpace):
         """Fields ``(B, 1, *shape)`` in physical units of white noise ``(B, N)``."""
         start = math.sqrt(1 + self.ladder.high**2) * self.gaussian(params, white, shape)
         y = solve(self._denoiser(params, start.shape[2:]), start, self.ladder, self.order)
-        return self.to_physical(y, params)
+        return self.to_physical(y, params, self.detail(white, shape))
 
     def _denoiser(self, params: Tensor, cells: Sequence[int]) -> Denoiser:
         """Of fields of these cells: by windows of the trained size where the network cannot take them whole.
@@ -189,22 +194,27 @@ class Diffusion(LatentSpace):
         Returns:
             ``(B, 1, *grid.shape)`` in physical units.
         """
+        white = self.white_latent(generators)
+        detail = self.detail(white)
         prior = conditioned(
             self._denoiser(params, self.working.shape),
-            lambda y: observe(self.to_physical(y, params)),
+            lambda y: observe(self.to_physical(y, params, detail)),
             data,
             variance,
             lambda v: self.covariance(v, params),
             iterations,
         )
-        start = math.sqrt(1 + self.ladder.high**2) * self.noise(params, generators)
-        return self.to_physical(solve(prior, start, self.ladder, self.order).detach(), params)
+        start = math.sqrt(1 + self.ladder.high**2) * self.gaussian(params, white)
+        return self.to_physical(solve(prior, start, self.ladder, self.order).detach(), params, detail)
 
 
 def network_arguments(denoiser: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the network that is used; a U-Net goes without its name, as checkpoints always had it."""
+    """Those of the network that is used.
+
+    A U-Net goes without its name, and without patches of single cells, as checkpoints always had it.
+    """
     if denoiser == "unet":
-        return {name: given[name] for name in UNET}
+        return {name: given[name] for name in UNET if (name, given[name]) != ("patch", 1)}
     return {"denoiser": denoiser, **{name: given[name] for name in TRANSFORMER}}
 
 
@@ -213,7 +223,8 @@ def _network(
 ) -> UNet | Transformer:
     padding = "circular" if grid.periodic else "zeros"
     if denoiser == "unet":
-        return UNet(grid.dim, channels, channels, n_params, given["widths"], padding)
+        patch = given.get("patch", 1)
+        return UNet(grid.dim, channels, channels, n_params, given["widths"], padding, patch=patch)
     if denoiser == "transformer":
         own = {name: given[name] for name in TRANSFORMER}
         return Transformer(grid.dim, channels, channels, n_params, **own, padding=padding)

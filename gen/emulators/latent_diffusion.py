@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gen.emulators.autoencoder import Autoencoder, Coding
+from gen.emulators.completed_autoencoder import autoencoder_of
 from gen.emulators.diffusion import Diffusion, network_arguments
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
@@ -34,7 +35,8 @@ class LatentDiffusion(Diffusion):
         order: of the solver.
         spectral_weight: of the loss in waves, each in units of its noise, against that in cells.
         denoiser: the network; ``widths`` are those of a U-Net,
-        width, depth, heads, patch: of a transformer.
+        width, depth, heads: of a transformer.
+        patch: cells along an axis that the network takes together, by default 1 or, a transformer, 2.
     """
 
     micro_batch = 8
@@ -56,10 +58,11 @@ class LatentDiffusion(Diffusion):
         width: int = 128,
         depth: int = 4,
         heads: int = 4,
-        patch: int = 2,
+        patch: int | None = None,
     ) -> None:
-        autoencoder = Autoencoder(grid, space, field, unit, coding).requires_grad_(False)
-        sizes = {"widths": list(widths), "width": width, "depth": depth, "heads": heads, "patch": patch}
+        autoencoder = autoencoder_of(grid, space, field, unit, coding or Coding()).requires_grad_(False)
+        sizes = {"widths": list(widths), "width": width, "depth": depth, "heads": heads}
+        sizes["patch"] = patch or (1 if denoiser == "unet" else 2)
         arguments: dict[str, Any] = {
             "high": high,
             "low": low,
@@ -94,7 +97,8 @@ class LatentDiffusion(Diffusion):
                     f"the autoencoder has {key} = {theirs[key]}, the latent diffusion {ours[key]}; give both "
                     "recipes the same"
                 )
-        self.autoencoder.load_state_dict(autoencoder.state_dict())
+        trained = autoencoder.state_dict()  # with what it learned by, which is not needed any more
+        self.autoencoder.load_state_dict({name: trained[name] for name in self.autoencoder.state_dict()})
         self.taken = True
 
     def fit(self, data: SimulationSet) -> None:
@@ -109,15 +113,15 @@ class LatentDiffusion(Diffusion):
         """Standardised latents ``(B, C, *(shape / factor))`` of fields."""
         return self.autoencoder.law.standardised(self.autoencoder.encode(values, params))
 
-    def to_physical(self, y: Tensor, params: Tensor) -> Tensor:
-        """Fields of standardised latents."""
-        return self.autoencoder.decode(self.autoencoder.law.restored(y), params)
+    def to_physical(self, y: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
+        """Fields of standardised latents; ``white`` as in ``Autoencoder.reconstruct``."""
+        return self.autoencoder.reconstruct(self.autoencoder.law.restored(y), params, white)
 
     def gaussian(self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """g of the latents' law, which knows nothing of the parameters."""
         del params
         cells = self.autoencoder.latent_shape(self.grid.shape if shape is None else shape)
-        return self.autoencoder.law.gaussian(white, cells)
+        return self.autoencoder.law.gaussian(self.autoencoder.white_parts(white, shape)[0], cells)
 
     def covariance(self, y: Tensor, params: Tensor) -> Tensor:
         del params
@@ -126,5 +130,8 @@ class LatentDiffusion(Diffusion):
     def white_latent(
         self, generators: Sequence[torch.Generator], shape: Sequence[int] | None = None
     ) -> Tensor:
-        """The white noise behind the latents, as rows ``(B, N)``."""
+        """The white noise behind the latents, then that behind what they do not tell, as rows ``(B, N)``."""
         return self.autoencoder.white_latent(generators, shape)
+
+    def detail(self, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        return self.autoencoder.white_parts(white, shape)[1]

@@ -57,9 +57,15 @@ class BlockTransform(nn.Module):
 
     def inverse(self, z: Tensor) -> Tensor:
         """``(B, 1, *shape)``."""
-        with torch.autocast(z.device.type, enabled=False):
-            waves = z.float() * to_channels(self.scale[None], z)
-            return unfolded(torch.einsum("cn,bc...->bn...", self.basis, waves), self.factor)
+        return self._waves(z.float() * to_channels(self.scale[None], z))
+
+    def adjoint(self, z: Tensor) -> Tensor:
+        """The transform's transpose, ``(B, 1, *shape)``."""
+        return self._waves(z.float() / to_channels(self.scale[None], z))
+
+    def _waves(self, strength: Tensor) -> Tensor:
+        with torch.autocast(strength.device.type, enabled=False):
+            return unfolded(torch.einsum("cn,bc...->bn...", self.basis, strength), self.factor)
 
 
 def cosine_basis(dim: int, n: int) -> Tensor:

@@ -26,7 +26,8 @@ class AdversarialEmulator(Protocol):
     """What adversarial training asks of an emulator beside ``Emulator``'s own methods.
 
     If it has ``needs_coarse``, the batch's coarse fields are given to ``draw_latent``, whose result then
-    carries them on, and to the critic, as the argument ``coarse``.
+    carries them on, and to the critic, as the argument ``coarse``. If it ``reconstructs``, ``draw_latent``
+    alone gets the batch's own fields so.
     """
 
     def to_working(self, values: Tensor, params: Tensor) -> Tensor: ...
@@ -117,10 +118,9 @@ class AdversarialTraining(Training):
         self._set_rates(for_generator, for_critic)
         moves = self.moves_generator(self.step)
         noise = [sample_generator(self.seed, row, "latent") for row in rows]
-        given = {"coarse": batch.coarse} if self.emulator.needs_coarse else {}
-        critic: Critic = partial(self.critic, **given)
+        critic = self._critic(batch)
         with torch.no_grad():
-            latent = self.generator.draw_latent(batch.params, noise, **given)
+            latent = self._latent(batch, noise)
             real = self.generator.to_working(batch.values, batch.params).float()
         with torch.set_grad_enabled(moves):
             fake = self.generator.decode(latent, batch.params).float()
@@ -134,10 +134,18 @@ class AdversarialTraining(Training):
     def rehearse(self, batch: Fields) -> tuple[int, ...]:
         """The generator's loss on a batch, for what it keeps in memory; the shape of one field."""
         noise = [sample_generator(0, i, "plan") for i in range(len(batch.params))]
-        given = {"coarse": batch.coarse} if self.emulator.needs_coarse else {}
-        fake = self.generator.decode(self.generator.draw_latent(batch.params, noise, **given), batch.params)
-        self.critic(fake, batch.params, **given)
+        fake = self.generator.decode(self._latent(batch, noise), batch.params)
+        self._critic(batch)(fake, batch.params)
         return tuple(fake.shape)[1:]
+
+    def _latent(self, batch: Fields, noise: Sequence[torch.Generator]) -> Tensor:
+        given = {}
+        if self.emulator.needs_coarse or self.emulator.reconstructs:
+            given["coarse"] = batch.values if self.emulator.reconstructs else batch.coarse
+        return self.generator.draw_latent(batch.params, noise, **given)
+
+    def _critic(self, batch: Fields) -> Critic:
+        return partial(self.critic, coarse=batch.coarse) if self.emulator.needs_coarse else self.critic
 
     def _set_rates(self, for_generator: Optimizer, for_critic: Optimizer) -> None:
         factor = self.optimiser.factor(self.step, self.max_steps)

@@ -14,6 +14,7 @@ import torch
 from gen import checkpoint
 from gen.data.base import SimulationSet
 from gen.data.module import FieldData
+from gen.emulators.autoencoder import Autoencoder
 from gen.emulators.base import Emulator
 from gen.emulators.counts import GalaxyCounts
 from gen.emulators.latent_diffusion import LatentDiffusion
@@ -119,8 +120,8 @@ def validation_for(module: Training, reference: SimulationSet, n: int) -> Valida
     """Field by field where a field is determined or given, in law where it is drawn."""
     if isinstance(module.average, GalaxyCounts):
         return CountValidation(reference, n, module.average)
-    if isinstance(module, ReconstructionTraining):
-        return ReconstructionValidation(reference, n, check_autoencoder(module.average))
+    if isinstance(module.average, Autoencoder):
+        return ReconstructionValidation(reference, n, module.average)
     if isinstance(module, RegressionTraining):
         return PairedValidation(reference, n, module.field_to_field)
     return Validation(reference, n, k_max=getattr(module.average, "k_max", math.inf))

@@ -13,6 +13,7 @@ from gen.emulators.autoencoder import Autoencoder
 from gen.emulators.sharpened import tapered
 from gen.errors import InputError
 from gen.fields import Grid
+from gen.noise import sample_generator
 from gen.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -65,12 +66,8 @@ class Gate:
         """
         rows = torch.arange(0, len(reference), max(1, -(-len(reference) // MOST)))
         values, params = reference.values[rows].float(), reference.params[rows].float()
-        made = torch.cat(
-            [
-                reconstructed(autoencoder, *pair)
-                for pair in zip(values.split(16), params.split(16), strict=True)
-            ]
-        )
+        parts = zip(values.split(16), params.split(16), rows.split(16), strict=True)
+        made = torch.cat([reconstructed(autoencoder, *part) for part in parts])
         lost = lost_of(autoencoder, made, values, params, reference.simulation[rows])
         if not self.excess(lost) <= 1:
             where = f"k = {lost.k:.3g} {autoencoder.grid.k_unit}"
@@ -84,13 +81,14 @@ class Gate:
 
 
 @torch.no_grad()
-def reconstructed(autoencoder: Autoencoder, values: Tensor, params: Tensor) -> Tensor:
-    """Decoded latents of fields, on the CPU."""
+def reconstructed(autoencoder: Autoencoder, values: Tensor, params: Tensor, rows: Tensor) -> Tensor:
+    """Decoded latents of fields, on the CPU; what is drawn depends on the field's number, ``rows (B,)``."""
     was_training = autoencoder.training
     autoencoder.eval()
     try:
         on = [x.to(autoencoder.device) for x in (values, params)]
-        return autoencoder.decode(autoencoder.encode(*on), on[1]).float().cpu()
+        generators = [sample_generator(0, int(row), "gate") for row in rows]
+        return autoencoder.generate(on[1], generators, on[0]).float().cpu()
     finally:
         autoencoder.train(was_training)
 
@@ -127,7 +125,9 @@ class ReconstructionValidation(Validation):
     """As ``Validation`` of decoded fields against the fields, with the gate's figures.
 
     ``power_error``: the largest of P(k) up to half of Nyquist's wavenumber; ``pdf_error``: over the floor;
-    ``score``: the larger of both over the limits of ``Gate``, which lets pass what is below 1.
+    ``score``: the larger of both over the limits of ``Gate``, which lets pass what is below 1. What draws the
+    waves that it does not keep is within them from the first, and is told apart by the distance: its score
+    is that, times what is above 1.
     """
 
     def __init__(self, reference: SimulationSet, n: int, autoencoder: Autoencoder) -> None:
@@ -140,8 +140,9 @@ class ReconstructionValidation(Validation):
     def __call__(self, values: Tensor) -> dict[str, float]:
         """Statistics of fields that were decoded from latents of ``self.coarse``."""
         lost = lost_of(self.autoencoder, values, self.coarse, self.params, self.simulation)
-        named = {"power_error": lost.power, "pdf_error": lost.pdf, "score": Gate().excess(lost)}
-        return {**super().__call__(values), **named}
+        told, excess = super().__call__(values), Gate().excess(lost)
+        score = told["score"] * max(1.0, excess) if self.autoencoder.reconstructs else excess
+        return {**told, "power_error": lost.power, "pdf_error": lost.pdf, "score": score}
 
 
 def _power(grid: Grid, x: Tensor, weight: Tensor) -> Tensor:

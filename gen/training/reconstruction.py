@@ -44,7 +44,7 @@ class ReconstructionTraining(SingleTraining):
     """An autoencoder, by what it loses of each batch.
 
     Raises:
-        InputError: for an emulator that is none.
+        InputError: for an emulator that is none, or has no networks.
     """
 
     who = "autoencoder"
@@ -52,6 +52,11 @@ class ReconstructionTraining(SingleTraining):
     def __init__(self, emulator: Emulator, loss: Reconstruction, *settings: Any, **more: Any) -> None:
         super().__init__(emulator, loss, *settings, **more)
         self.loss, self.autoencoder = loss, check_autoencoder(emulator)
+        if self.autoencoder.coding.completed:
+            raise InputError(
+                "a CompletedAutoencoder learns against a critic; give it an adversarial loss, or none for a "
+                "closed form"
+            )
 
     def terms(self, batch: Fields, rows: range) -> dict[str, Tensor]:
         """The loss of one batch, whose rows are these of all that the run sees."""

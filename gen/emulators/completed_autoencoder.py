@@ -1,0 +1,164 @@
+"""An autoencoder that keeps some waves of a field and draws the others: nothing is blurred."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from gen.emulators.autoencoder import Autoencoder, Coding
+from gen.emulators.completion import completed
+from gen.emulators.critic import FieldCritic, joined, linear_view
+from gen.emulators.gap import SummaryGap
+from gen.errors import InputError
+from gen.fields import Grid, ParameterSpace
+from gen.nets.dcgan import Critic
+from gen.nets.summaries import Summaries
+from gen.nets.unet import UNet
+from gen.noise import sample_generator
+
+if TYPE_CHECKING:
+    from gen.data.base import SimulationSet
+
+MOST_FIELDS = 4096
+"""Of the training set, that the summaries' gap is measured from."""
+
+
+class CompletedAutoencoder(Autoencoder):
+    r"""``z = T y``, the longest waves of blocks; ``y' = y0 + U(y0; theta)``, less its change of these waves.
+
+    y0 has the waves z, and others drawn as the copula has them given z (``gen.emulators.completion``): the
+    power and the one-point law of what latents do not tell are right by construction, and many fields belong
+    to the same latents. A U-Net, zero at the start, adds the morphology. It learns against a critic and the
+    gap between the summaries of real fields and of y0 of the same latents (``gen.emulators.gap``), as
+    ``CopulaGAN`` does; without a loss this is a closed form.
+
+    Args:
+        coding: with ``completed``; ``widths`` are those of the U-Net.
+        summary_weight: of the gap; with 0 it is not measured.
+        summary_bin: see ``CopulaGAN``.
+        critic_channels, critic_kernel, critic_tail, critic_spectrum: of the critic, see ``CopulaGAN``.
+
+    Raises:
+        InputError: for a coding that is not completed.
+    """
+
+    #: Its own fields are what it is given to learn from.
+    reconstructs: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        grid: Grid,
+        space: ParameterSpace,
+        field: str = "convergence",
+        unit: str = "1",
+        coding: Coding | None = None,
+        summary_weight: float = 0.0,
+        summary_bin: float | None = None,
+        critic_channels: Sequence[int] = (32, 64, 128, 128),
+        critic_kernel: int = 5,
+        critic_tail: bool = True,
+        critic_spectrum: bool = True,
+    ) -> None:
+        super().__init__(grid, space, field, unit, coding or Coding(completed=True))
+        self.arguments: dict[str, Any] = {
+            "summary_weight": summary_weight,
+            "summary_bin": summary_bin,
+            "critic_channels": list(critic_channels),
+            "critic_kernel": critic_kernel,
+            "critic_tail": critic_tail,
+            "critic_spectrum": critic_spectrum,
+        }
+        summaries = Summaries(grid, bin_width=summary_bin) if summary_weight else None
+        self.gap = None if summaries is None else SummaryGap(summaries, space, self.coding.degree)
+
+    def _build(self, coding: Coding) -> None:
+        if not coding.completed:
+            raise InputError("the coding of a CompletedAutoencoder is completed; set it, or take Autoencoder")
+        grid = self.grid
+        padding = "circular" if grid.periodic else "zeros"
+        self.margin = 0 if grid.periodic else 2 * coding.factor
+        self.generator = UNet(grid.dim, 1, 1, len(self.space), coding.widths, padding)
+
+    def to_config(self) -> dict[str, Any]:
+        return {**self._base_config(), "coding": self.coding.to_dict(), **self.arguments}
+
+    @torch.no_grad()
+    def fit(self, data: SimulationSet) -> None:
+        super().fit(data)
+        if self.gap is None:
+            return
+        rows = torch.arange(0, len(data), max(1, len(data) // MOST_FIELDS))
+        real, plain = [], []
+        for i in rows.split(64):
+            values, params = data.values[i].float(), data.params[i].float()
+            real.append(self._views(self.to_working(values, params), params))
+            y = self.draw_latent(params, [sample_generator(0, int(j), "gap") for j in i], values)
+            plain.append(self._views(self._cut(y), params))
+        self.gap.fit(joined(real), joined(plain), data.params[rows].float())
+
+    def _views(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        """A field of scores, and the same in linear space."""
+        return y, linear_view(self.copula.marginal, y, params)
+
+    def _encoded(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor | None]:
+        del params
+        return self._clipped(self.blocks(y)), None
+
+    def _decoded(self, z: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
+        if white is None:
+            cells = [n * self.coding.factor for n in z.shape[2:]]
+            white = z.new_zeros(1, self.copula.white_size(cells, self.margin)).expand(len(z), -1)
+        return self.decode(self._completed(z, params, white), params)
+
+    def _completed(self, z: Tensor, params: Tensor, white: Tensor) -> Tensor:
+        return completed(self.copula, self.blocks, self._unclipped(z), params, white, self.margin)
+
+    def white_detail(
+        self, generators: Sequence[torch.Generator], shape: Sequence[int] | None = None
+    ) -> Tensor:
+        """The white noise behind the waves that latents do not tell, as rows ``(B, N)``."""
+        return self.copula.white(generators, shape, self.margin).flatten(1)
+
+    # As an adversary of a critic
+
+    def draw_latent(self, params: Tensor, generators: Sequence[torch.Generator], coarse: Tensor) -> Tensor:
+        """y0 of the latents of fields ``coarse``, with a margin, ``(B, 1, *(shape + 2 margin))``."""
+        white = self.white_detail(generators, coarse.shape[2:])
+        return self._completed(self.encode(coarse, params), params, white)
+
+    def decode(self, latent: Tensor, params: Tensor) -> Tensor:
+        """y' of y0: normal scores ``(B, 1, *shape)``."""
+        change = self._cut(self.generator(latent, self.space.normalise(params)).float())
+        return self._cut(latent) + change - self.blocks.inverse(self.blocks(change))
+
+    def _cut(self, y: Tensor) -> Tensor:
+        """Without the margin."""
+        return y[(..., *(slice(self.margin, n - self.margin) for n in y.shape[2:]))]
+
+    def make_critic(self) -> nn.Module:
+        """A fresh critic of normal scores."""
+        a = self.arguments
+        summaries = self.gap.summaries if self.gap and a["critic_spectrum"] else None
+        extra = summaries.n_spectra if summaries else 0
+        padding = "circular" if self.grid.periodic else "zeros"
+        critic = Critic(
+            self.grid.shape, len(self.space), 1 + a["critic_tail"], a["critic_channels"], a["critic_kernel"],
+            "none", padding, extra, hidden=64 if extra else 0,
+        )  # fmt: skip
+        return FieldCritic(self.space, critic, self.copula.marginal, summaries, tail=a["critic_tail"])
+
+    def regularisation(self, y_fake: Tensor, latent: Tensor, params: Tensor) -> dict[str, Tensor]:
+        """The weighted gap between the summaries of generated and real fields."""
+        if self.gap is None:
+            return {}
+        made, plain = (self._views(y, params) for y in (y_fake, self._cut(latent)))
+        return {"summaries": self.arguments["summary_weight"] * self.gap(made, plain, params)}
+
+
+def autoencoder_of(grid: Grid, space: ParameterSpace, field: str, unit: str, coding: Coding) -> Autoencoder:
+    """The autoencoder of a coding."""
+    kind = CompletedAutoencoder if coding.completed else Autoencoder
+    return kind(grid, space, field, unit, coding)
