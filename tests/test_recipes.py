@@ -34,11 +34,13 @@ REPORTS = sorted((ROOT / "recipes" / "reports").glob("*.yaml"))
 
 #: Of GPU size: half a minute or more each on a CPU, and only larger than their siblings.
 LARGE = {
+    "convergence_2d_128_wgan_gp",
     "convergence_2d_256_wgan_gp",
     "super_resolution_3d_gpu",
     "adversarial_refinement_3d_gpu",
     "displacement_3d_gpu",
     "hi_3d_autoencoder",
+    "hi_3d_higan_64",
     "hi_3d_latent_diffusion",
     "nbody_3d_autoencoder",
     "nbody_3d_latent_diffusion",

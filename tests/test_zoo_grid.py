@@ -17,6 +17,7 @@ from gen.data.module import FieldData
 from gen.emulators.autoencoder import Autoencoder, Coding
 from gen.emulators.base import Emulator
 from gen.emulators.beams import beam, filtered
+from gen.emulators.completed_autoencoder import CompletedAutoencoder
 from gen.emulators.copula import Copula
 from gen.emulators.copula_diffusion import CopulaDiffusion
 from gen.emulators.copula_gan import CopulaGAN
@@ -112,6 +113,13 @@ def autoencoder(field: str) -> Callable[[Grid, ParameterSpace], Emulator]:
     return lambda grid, space: Autoencoder(grid, space, field, "1", coding(field))
 
 
+def completed(field: str) -> Callable[[Grid, ParameterSpace], Emulator]:
+    coding = Coding(2, (4, 4), completed=True, logarithmic=field in DECADES)
+    return lambda grid, space: CompletedAutoencoder(
+        grid, space, field, "1", coding, critic_channels=(4, 8), critic_kernel=3
+    )
+
+
 def latent_diffusion(field: str) -> Callable[[Grid, ParameterSpace], Emulator]:
     return lambda grid, space: LatentDiffusion(grid, space, field, "1", coding(field), widths=(4, 8), steps=4)
 
@@ -184,6 +192,7 @@ def test_noise_to_field_by_diffusion(field: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("field", sorted(set(FIELDS) - {"polarised dust"}))
 def test_noise_to_field_by_latents(field: str, tmp_path: Path) -> None:
     walk(Toy(field), autoencoder(field), Reconstruction(), tmp_path)
+    walk(Toy(field), completed(field), WassersteinGP(n_critic=1), tmp_path / "completed")
     walk(Toy(field), latent_diffusion(field), Denoising(), tmp_path / "diffusion")
 
 
