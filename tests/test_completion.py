@@ -64,11 +64,11 @@ def completing(grid: Grid, coding: Coding = QUARTER, **more: object) -> Complete
     return made.eval()
 
 
-def disturbed(made: CompletedAutoencoder) -> CompletedAutoencoder:
+def disturbed(made: CompletedAutoencoder, strength: float = 0.05) -> CompletedAutoencoder:
     """A network that is no longer zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        torch.nn.init.normal_(made.generator.get_parameter("leave.weight"), std=0.05)
+        torch.nn.init.normal_(made.generator.get_parameter("leave.weight"), std=strength)
     return made
 
 
@@ -149,6 +149,28 @@ def test_a_network_changes_only_what_latents_do_not_tell() -> None:
     assert (z - again).abs().max() < 0.02
     assert (back - other).abs().max() > 0.1, "many fields have these latents"
     assert (back - plain).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["torus", "sky"])
+def test_once_calibrated_what_is_drawn_has_the_power_of_the_fields(name: str) -> None:
+    """Of a network that adds too much at short waves, where fields and what is made of them are compared."""
+    grid = GRIDS[name]
+    made, data = disturbed(completing(grid), 0.2), Lognormal(grid, 384).load().select(split="train")
+    rows = torch.arange(0, len(data), 2)
+    values, params = data.values[rows], data.params[rows]
+    real, k = power(values, grid), slice(4, None)
+
+    def error() -> float:
+        found = power(made.sample(params, coarse=values, seed=3).values, grid)
+        return float((found / real - 1)[k].abs().mean())
+
+    before = error()
+    made.calibrate(data)
+    assert error() < 0.5 * before and before > 0.05
+    with torch.no_grad():
+        back = made.sample(params[:6], coarse=values[:6]).values
+        z, again = made.encode(values[:6], params[:6]), made.encode(back, params[:6])
+    assert (z - again).abs().max() < 0.02
 
 
 @pytest.mark.parametrize("name", ["torus", "box"])

@@ -195,14 +195,18 @@ class Autoencoder(LatentSpace):
     def encode(self, values: Tensor, params: Tensor) -> Tensor:
         """Latents ``(B, C, *(shape / factor))`` of fields ``(B, 1, *shape)`` in physical units; means of
         stochastic ones."""
-        return self._encoded(self.to_working(values, params), params)[0]
+        return self.latents(self.to_working(values, params), params)
+
+    def latents(self, y: Tensor, params: Tensor) -> Tensor:
+        """Latents of normal scores; means of stochastic ones."""
+        return self._encoded(y, params)[0]
 
     def reconstruct(self, latents: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
         """Fields ``(B, 1, *shape)`` in physical units of latents ``(B, C, *(shape / factor))``.
 
         ``white``, of ``white_detail``, is behind what latents do not tell, where that is drawn.
         """
-        return self.copula.marginal(self._decoded(latents, params, white), params)
+        return self.copula.marginal(self.scores(latents, params, white), params)
 
     def _encoded(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor | None]:
         """Latents of normal scores, and ln of their variance if they are stochastic."""
@@ -218,7 +222,7 @@ class Autoencoder(LatentSpace):
     def _unclipped(self, z: Tensor) -> Tensor:
         return z if self.coding.kind == "kl" else _unclipped(z, self.coding.bound)
 
-    def _decoded(self, z: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
+    def scores(self, z: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
         """Normal scores of latents."""
         del white
         z = self._unclipped(z)
@@ -235,7 +239,7 @@ class Autoencoder(LatentSpace):
             divergence = (z.square() + log_variance.exp() - 1 - log_variance) / 2
             terms["divergence"] = self.kl_weight * divergence.mean()
             z = z + (log_variance / 2).exp() * normal(generators, z.shape[1:]).to(z)
-        error = self._decoded(z, params) - y
+        error = self.scores(z, params) - y
         w, waves = self.spectral_weight, tapered(self.grid, error) / self.spectrum
         return {"cells": (1 - w) * error.square().mean(), "waves": w * waves.mean(), **terms}
 

@@ -12,6 +12,8 @@ from gen.emulators.autoencoder import Autoencoder, Coding
 from gen.emulators.completion import completed
 from gen.emulators.critic import FieldCritic, joined, linear_view
 from gen.emulators.gap import SummaryGap
+from gen.emulators.power_filter import PowerFilter
+from gen.emulators.sharpened import powers_at_nodes
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.nets.dcgan import Critic
@@ -22,8 +24,8 @@ from gen.noise import sample_generator
 if TYPE_CHECKING:
     from gen.data.base import SimulationSet
 
-MOST_FIELDS = 4096
-"""Of the training set, that the summaries' gap is measured from."""
+MOST_FIELDS, MOST_DRAWN = 4096, 1024
+"""Of the training set: that the summaries' gap, and the filter of power, are measured from."""
 
 
 class CompletedAutoencoder(Autoencoder):
@@ -33,7 +35,8 @@ class CompletedAutoencoder(Autoencoder):
     power and the one-point law of what latents do not tell are right by construction, and many fields belong
     to the same latents. A U-Net, zero at the start, adds the morphology. It learns against a critic and the
     gap between the summaries of real fields and of y0 of the same latents (``gen.emulators.gap``), as
-    ``CopulaGAN`` does; without a loss this is a closed form.
+    ``CopulaGAN`` does; without a loss this is a closed form. Once it is trained, y' is filtered until it has
+    the power of training fields (``gen.emulators.power_filter``) in all but the waves z.
 
     Args:
         coding: with ``completed``; ``widths`` are those of the U-Net.
@@ -72,6 +75,7 @@ class CompletedAutoencoder(Autoencoder):
             "critic_spectrum": critic_spectrum,
         }
         summaries = Summaries(grid, bin_width=summary_bin) if summary_weight else None
+        self.filter = PowerFilter(self.copula)
         self.gap = None if summaries is None else SummaryGap(summaries, space, self.coding.degree)
 
     def _build(self, coding: Coding) -> None:
@@ -99,6 +103,23 @@ class CompletedAutoencoder(Autoencoder):
             plain.append(self._views(self._cut(y), params))
         self.gap.fit(joined(real), joined(plain), data.params[rows].float())
 
+    @torch.no_grad()
+    def calibrate(self, data: SimulationSet) -> None:
+        """Give what is drawn the power that training fields have in its place."""
+        self.filter.log_power.coefficients.zero_()
+        rows = torch.arange(len(data))[:: max(1, len(data) // MOST_DRAWN)]
+        values, params = data.values[rows].float().to(self.device), data.params[rows].float().to(self.device)
+
+        def made() -> tuple[Tensor, Tensor]:
+            parts = []
+            for i in torch.arange(len(rows)).split(64):
+                noise = [sample_generator(0, int(j), "calibration") for j in i]
+                parts.append(powers_at_nodes(self.copula, self.generate(params[i], noise, values[i])))
+            return torch.cat(parts), params
+
+        self.filter.fit(self.copula, (powers_at_nodes(self.copula, values), params), made)
+        super().calibrate(data)
+
     def _views(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """A field of scores, and the same in linear space."""
         return y, linear_view(self.copula.marginal, y, params)
@@ -107,11 +128,12 @@ class CompletedAutoencoder(Autoencoder):
         del params
         return self._clipped(self.blocks(y)), None
 
-    def _decoded(self, z: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
+    def scores(self, z: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
         if white is None:
             cells = [n * self.coding.factor for n in z.shape[2:]]
             white = z.new_zeros(1, self.copula.white_size(cells, self.margin)).expand(len(z), -1)
-        return self.decode(self._completed(z, params, white), params)
+        made = self.filter(self.decode(self._completed(z, params, white), params), params)
+        return made + self.blocks.inverse(self._unclipped(z) - self.blocks(made))
 
     def _completed(self, z: Tensor, params: Tensor, white: Tensor) -> Tensor:
         return completed(self.copula, self.blocks, self._unclipped(z), params, white, self.margin)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gen.emulators.copula import Copula
 from gen.emulators.diffusion import Diffusion, network_arguments
+from gen.emulators.power_filter import PowerFilter
 from gen.fields import Grid, ParameterSpace
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class CopulaDiffusion(Diffusion):
         denoiser: the network; ``widths`` are those of a U-Net,
         width, depth, heads: of a transformer.
         patch: cells along an axis that the network takes together, by default 1 or, a transformer, 4.
+        calibrated: once trained, filter the scores of samples until their mean power is the training fields'.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class CopulaDiffusion(Diffusion):
         depth: int = 4,
         heads: int = 4,
         patch: int | None = None,
+        calibrated: bool = False,
     ) -> None:
         law: dict[str, Any] = {
             "logarithmic": logarithmic,
@@ -78,10 +81,16 @@ class CopulaDiffusion(Diffusion):
             "spectral_weight": spectral_weight,
             **law,
             **network_arguments(denoiser, sizes),
+            "calibrated": calibrated,
         }
         super().__init__(grid, space, field, unit, grid, 1, denoiser, arguments)
         self.arguments = arguments
         self.copula = Copula(grid, space, field, unit, degree, **law)
+        self.filter = PowerFilter(self.copula) if calibrated else None
+
+    @property
+    def closed_form(self) -> Copula:
+        return self.copula
 
     def to_config(self) -> dict[str, Any]:
         return {**self._base_config(), **self.arguments}
@@ -92,12 +101,13 @@ class CopulaDiffusion(Diffusion):
         self.fit_noise(data)
 
     def to_working(self, values: Tensor, params: Tensor) -> Tensor:
-        """Normal scores of fields."""
-        return self.copula.marginal.inverse(values, params)
+        """Normal scores of fields, as they are before they are filtered."""
+        y = self.copula.marginal.inverse(values, params)
+        return y if self.filter is None else self.filter(y, params, inverse=True)
 
     def to_physical(self, y: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
         del white
-        return self.copula.marginal(y, params)
+        return self.copula.marginal(y if self.filter is None else self.filter(y, params), params)
 
     def gaussian(self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         return self.copula.gaussian(params, white, shape)

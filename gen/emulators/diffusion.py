@@ -15,6 +15,7 @@ from gen.diffusion.posterior import Observe, conditioned
 from gen.diffusion.solver import Denoiser, solve
 from gen.diffusion.windows import Windowed
 from gen.emulators.latent import LatentSpace
+from gen.emulators.power_filter import PowerFilter
 from gen.emulators.sharpened import tapered, tapered_power
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
@@ -25,6 +26,7 @@ from gen.noise import sample_generator
 
 if TYPE_CHECKING:
     from gen.data.base import SimulationSet
+    from gen.emulators.copula import Copula
 
 DRAWS = 1024
 """Noises of which the spectrum of the loss is the mean."""
@@ -73,6 +75,8 @@ class Diffusion(LatentSpace):
         super().__init__(grid, space, field, unit)
         a = arguments
         self.working, self.channels = working, channels
+        #: Of normal scores of samples, to their mean power; none without calibration.
+        self.filter: PowerFilter | None = None
         self.ladder, self.order = Ladder(a["high"], a["low"], a["steps"]), int(a["order"])
         self.spectral_weight = float(a["spectral_weight"])
         self.network = _network(working, channels, len(space) + 1, denoiser, a)
@@ -106,6 +110,26 @@ class Diffusion(LatentSpace):
     def noise(self, params: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """g of unit variance, ``(B, channels, *working)``."""
         return self.gaussian(params, self.white_latent(generators))
+
+    @property
+    @abstractmethod
+    def closed_form(self) -> Copula:
+        """The law of normal scores and their spectrum that fields are made of."""
+
+    @torch.no_grad()
+    def calibrate(self, data: SimulationSet) -> None:
+        """Measure the filter that gives samples the mean power of the training fields, if there is one."""
+        if self.filter is None:
+            return
+
+        self.filter.log_power.coefficients.zero_()
+
+        def plain(white: Tensor, params: Tensor) -> Tensor:
+            return self.to_physical(self.gaussian(params, white), params, self.detail(white))
+
+        self.filter.fit_sampler(
+            self.closed_form, data.values, data.params.float(), self.white_latent, self.from_white, plain
+        )
 
     @torch.no_grad()
     def fit_noise(self, data: SimulationSet) -> None:

@@ -90,9 +90,11 @@ def _summed(emulator: CopulaDiffusion, values: Tensor, params: Tensor, law: Law)
         )
     with torch.enable_grad():
         x = values.detach().clone().requires_grad_()
-        y = emulator.to_working(x, params)
-        (slope,) = torch.autograd.grad(y.sum(), x)
-    y, change = y.detach(), slope.double().log().flatten(1).sum(1)
+        scores = emulator.copula.marginal.inverse(x, params)
+        (slope,) = torch.autograd.grad(scores.sum(), x)
+    y, change = emulator.to_working(values, params), slope.double().log().flatten(1).sum(1)
+    if emulator.filter is not None:
+        change = change - emulator.filter.log_determinant(values.shape[2:], params)
     together = emulator.grid.periodic
     parts = [slice(None)] if together else [slice(i, i + 1) for i in range(len(y))]
     found = [law(y[part], params[part], noise_of(emulator, params[part])) for part in parts]

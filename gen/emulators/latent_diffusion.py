@@ -11,11 +11,13 @@ from torch import Tensor
 from gen.emulators.autoencoder import Autoencoder, Coding
 from gen.emulators.completed_autoencoder import autoencoder_of
 from gen.emulators.diffusion import Diffusion, network_arguments
+from gen.emulators.power_filter import PowerFilter
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 
 if TYPE_CHECKING:
     from gen.data.base import SimulationSet
+    from gen.emulators.copula import Copula
 
 
 class LatentDiffusion(Diffusion):
@@ -37,6 +39,7 @@ class LatentDiffusion(Diffusion):
         denoiser: the network; ``widths`` are those of a U-Net,
         width, depth, heads: of a transformer.
         patch: cells along an axis that the network takes together, by default 1 or, a transformer, 2.
+        calibrated: once trained, filter the scores of samples until their mean power is the training fields'.
     """
 
     micro_batch = 8
@@ -59,6 +62,7 @@ class LatentDiffusion(Diffusion):
         depth: int = 4,
         heads: int = 4,
         patch: int | None = None,
+        calibrated: bool = False,
     ) -> None:
         autoencoder = autoencoder_of(grid, space, field, unit, coding or Coding()).requires_grad_(False)
         sizes = {"widths": list(widths), "width": width, "depth": depth, "heads": heads}
@@ -70,10 +74,16 @@ class LatentDiffusion(Diffusion):
             "order": order,
             "spectral_weight": spectral_weight,
             **network_arguments(denoiser, sizes),
+            "calibrated": calibrated,
         }
         channels = autoencoder.coding.channels
         super().__init__(grid, space, field, unit, autoencoder.latent_grid, channels, denoiser, arguments)
         self.arguments, self.autoencoder, self.taken = arguments, autoencoder, False
+        self.filter = PowerFilter(self.closed_form) if calibrated else None
+
+    @property
+    def closed_form(self) -> Copula:
+        return self.autoencoder.copula
 
     def to_config(self) -> dict[str, Any]:
         coding = self.autoencoder.coding.to_dict()
@@ -110,12 +120,18 @@ class LatentDiffusion(Diffusion):
         self.fit_noise(data)
 
     def to_working(self, values: Tensor, params: Tensor) -> Tensor:
-        """Standardised latents ``(B, C, *(shape / factor))`` of fields."""
-        return self.autoencoder.law.standardised(self.autoencoder.encode(values, params))
+        """Standardised latents ``(B, C, *(shape / factor))`` of fields, before these were filtered."""
+        y = self.autoencoder.to_working(values, params)
+        if self.filter is not None:
+            y = self.filter(y, params, inverse=True)
+        return self.autoencoder.law.standardised(self.autoencoder.latents(y, params))
 
     def to_physical(self, y: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
         """Fields of standardised latents; ``white`` as in ``Autoencoder.reconstruct``."""
-        return self.autoencoder.reconstruct(self.autoencoder.law.restored(y), params, white)
+        scores = self.autoencoder.scores(self.autoencoder.law.restored(y), params, white)
+        if self.filter is not None:
+            scores = self.filter(scores, params)
+        return self.closed_form.marginal(scores, params)
 
     def gaussian(self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """g of the latents' law, which knows nothing of the parameters."""

@@ -38,13 +38,24 @@ def correct(copula: Copula, real: Tensor, made: Tensor, params: Tensor, degree: 
     """
     degree = copula.degree if degree is None else min(degree, copula.degree)
     again = params.repeat(len(made) // len(params), 1)
-    ours = _mean_law(copula, made, again, degree)(params)
-    theirs = _mean_law(copula, real, params, degree)(params)
-    ratio = _smooth(copula, _bounded((theirs - ours).double()), params, degree).coefficients
+    ratio = change_of_power(copula, (real, params), (made, again), degree).coefficients
     n_terms, n_knots = len(ratio) - len(copula.log_power.knots), len(copula.log_power.knots)
     copula.log_power.coefficients[:n_terms] += ratio[:n_terms]
     if n_knots:
         copula.log_power.coefficients[-n_knots:] += ratio[-n_knots:]
+
+
+def change_of_power(
+    copula: Copula, wanted: tuple[Tensor, Tensor], made: tuple[Tensor, Tensor], degree: int
+) -> Polynomial:
+    """ln of the ratio of mean powers, of this degree in the parameters; bounded.
+
+    Args:
+        wanted, made: powers ``(N, n_k)`` of ``powers_at_nodes`` and parameters ``(N, P)``.
+    """
+    params = wanted[1]
+    ours, theirs = (_mean_law(copula, *of, degree)(params) for of in (made, wanted))
+    return _smooth(copula, _bounded((theirs - ours).double()), params, degree)
 
 
 def _smooth(copula: Copula, values: Tensor, params: Tensor, degree: int) -> Polynomial:

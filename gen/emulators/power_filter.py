@@ -1,0 +1,121 @@
+"""The last per cents of power: a filter of a sampler's normal scores, measured once it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gen.emulators.regression import Polynomial
+from gen.emulators.sharpened import change_of_power, powers_at_nodes
+from gen.emulators.torus import Torus
+from gen.noise import sample_generator
+
+if TYPE_CHECKING:
+    from gen.emulators.copula import Copula
+
+DRAWS, PLAIN = 512, 8192
+"""Fields of the sampler in a round, and of the closed form that it starts from."""
+
+Powers = tuple[Tensor, Tensor]
+"""Of fields at a copula's nodes ``(N, n_k)``, and their parameters ``(N, P)``."""
+White = Callable[[list[torch.Generator]], Tensor]
+"""Of generators to white noise ``(B, N)``, one row each."""
+FromWhite = Callable[[Tensor, Tensor], Tensor]
+"""Of white noise ``(B, N)`` and parameters ``(B, P)`` to fields ``(B, 1, *shape)`` in physical units."""
+
+
+class PowerFilter(nn.Module):
+    r"""``F y``: each wave of y times ``a(k; theta)``, the identity until it is measured.
+
+    On a grid that is not periodic the waves are cosines (DCT-II), so that F is symmetric, has an inverse and
+    a determinant, and needs no margin.
+
+    Args:
+        copula: whose grid, nodes in wavenumber and knots it takes.
+        degree: of ln a in the parameters.
+    """
+
+    def __init__(self, copula: Copula, degree: int = 1) -> None:
+        super().__init__()
+        self.grid, self.offset = copula.grid, 12 * copula.grid.k_fundamental
+        self.nodes = nn.Buffer(copula.nodes.clone())
+        self.log_power = Polynomial(copula.space, copula.n_k, degree, copula.knots)
+
+    def forward(self, y: Tensor, params: Tensor, *, inverse: bool = False) -> Tensor:
+        """F, or its inverse, of fields ``(B, 1, *shape)``."""
+        shape, axes = y.shape[2:], tuple(range(2, y.ndim))
+        whole = y
+        if not self.grid.periodic:
+            for axis in axes:
+                whole = torch.cat([whole, whole.flip(axis)], axis)
+        modes = torch.fft.rfftn(whole, dim=axes)
+        logs = self._log_amplitude(whole.shape[2:], params).unsqueeze(1)
+        filtered = torch.fft.irfftn(modes * (-logs if inverse else logs).exp(), s=whole.shape[2:], dim=axes)
+        return filtered[(..., *(slice(0, n) for n in shape))]
+
+    def log_determinant(self, shape: torch.Size, params: Tensor) -> Tensor:
+        """ln |F| of fields of these sides, ``(B,)`` float64."""
+        if self.grid.periodic:
+            logs = self._log_amplitude(shape, params).double()
+            members = torch.full((logs.shape[-1],), 2.0, dtype=torch.float64)
+            members[0] = 1
+            if shape[-1] % 2 == 0:
+                members[-1] = 1
+            return (logs * members.to(logs.device)).flatten(1).sum(1)
+        logs = self._log_amplitude([2 * n for n in shape], params).double()
+        return logs[(..., *(slice(0, n) for n in shape))].flatten(1).sum(1)
+
+    def _log_amplitude(self, shape: torch.Size | list[int], params: Tensor) -> Tensor:
+        lattice = Torus(self.grid.resized(list(shape)), self.offset)
+        return lattice.on_lattice(self.log_power(params) / 2, self.nodes.to(params))
+
+    @torch.no_grad()
+    def fit(
+        self,
+        copula: Copula,
+        wanted: Powers,
+        made: Callable[[], Powers],
+        rounds: int = 2,
+        start: Tensor | None = None,
+    ) -> None:
+        """Change F until fields that go through it have the mean power that is wanted.
+
+        Args:
+            made: of fields, as F is at the moment.
+            start: a part of the change that is known, as the polynomial's coefficients.
+        """
+        degree = max(len(m) for m in self.log_power.monomials)
+        for _ in range(rounds):
+            change = change_of_power(copula, wanted, made(), degree).coefficients
+            self.log_power.coefficients += change if start is None else change + start
+
+    def fit_sampler(
+        self, copula: Copula, values: Tensor, params: Tensor, white: White, draw: FromWhite, plain: FromWhite
+    ) -> None:
+        """Give drawn fields the mean power of training fields, smooth in the parameters.
+
+        A drawn field is compared with the closed form's of the same noise, which takes most of the scatter of
+        power from their difference; the closed form, of which many fields cost little, with the training's.
+
+        Args:
+            values: of the training fields, ``(N, 1, *shape)``; params: ``(N, P)``.
+            draw: the sampler as it is now; plain: its closed form, without this filter.
+        """
+        params = params.to(self.log_power.coefficients)
+
+        @torch.no_grad()
+        def powers(of: FromWhite, n: int) -> Powers:
+            rows = torch.arange(n) * len(params) // n if n < len(params) else torch.arange(n) % len(params)
+            parts = []
+            for i in torch.arange(n).split(64):
+                noise = white([sample_generator(0, int(j), "power filter") for j in i])
+                parts.append(powers_at_nodes(copula, of(noise, params[rows[i]])))
+            return torch.cat(parts), params[rows]
+
+        real = powers_at_nodes(copula, values.float()), params
+        degree = max(len(m) for m in self.log_power.monomials)
+        closed = change_of_power(copula, real, powers(plain, PLAIN), degree).coefficients
+        self.fit(copula, powers(plain, DRAWS), lambda: powers(draw, DRAWS), start=closed)
