@@ -196,6 +196,8 @@ def test_codings_and_losses_that_do_not_fit_are_one_sentence(tmp_path: Path) -> 
         Autoencoder(TORUS, SPACE, coding=QUARTER)
     with pytest.raises(InputError, match="is completed; set it, or take Autoencoder"):
         CompletedAutoencoder(TORUS, SPACE, coding=replace(QUARTER, completed=False))
+    with pytest.raises(InputError, match="completed coding are not clipped; leave out kind"):
+        replace(QUARTER, kind="clip")
     with pytest.raises(InputError, match="learns against a critic; give it an adversarial loss"):
         train(recipe(loss=Reconstruction()), tmp_path / "a")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
+from gen.emulators.coding import Coding
 from gen.emulators.conditioning import divisible, fitting_rows
 from gen.emulators.copula import Copula
 from gen.emulators.latent import LatentSpace
@@ -29,58 +29,6 @@ LINEAR = 0.95
 """Share of the bound beyond which a clipped latent is read along a straight line."""
 MOST_CELLS = 2**25
 """Of the training fields that the latents' law is measured from."""
-
-
-@dataclass(frozen=True)
-class Coding:
-    """What the latents of an autoencoder are.
-
-    Args:
-        channels: of the latents, at most 2^(levels dim).
-        widths: of the networks, finest resolution first; one more than ``levels``, each of which halves the
-            sides: numbers are fewer by 2^(levels dim) / channels.
-        kind: ``"kl"`` for stochastic latents (Kingma & Welling 2014, arXiv:1312.6114; Rombach et al. 2022,
-            arXiv:2112.10752), ``"clip"`` for z / sqrt(1 + (z / bound)^2).
-        bound: of clipped latents, which have unit scatter at the start.
-        completed: whether the waves that latents lack are drawn, see ``gen.emulators.completion``, and not
-            left out; that of a ``CompletedAutoencoder``.
-        degree, logarithmic, reach, phases, knots: of the one-point law, see ``Copula``.
-
-    Raises:
-        InputError: for sizes that are not positive.
-    """
-
-    channels: int = 4
-    widths: tuple[int, ...] = (16, 32, 64)
-    kind: Literal["kl", "clip"] = "kl"
-    bound: float = 5.0
-    completed: bool = False
-    degree: int = 3
-    logarithmic: bool = False
-    reach: float = 4.25
-    phases: int = 1
-    knots: dict[str, list[float]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", tuple(self.widths))
-        if self.channels < 1 or not self.widths or min(self.widths) < 1 or not self.bound > 1:
-            raise InputError(
-                "a coding needs channels and widths of at least 1 and a bound above 1, got "
-                f"{self.channels}, {list(self.widths)} and {self.bound:g}"
-            )
-
-    @property
-    def factor(self) -> int:
-        """Cells along the side of a block."""
-        return 2 ** (len(self.widths) - 1)
-
-    def compression(self, dim: int) -> float:
-        """Cells of a field over numbers of its latents."""
-        return self.factor**dim / self.channels
-
-    def to_dict(self) -> dict[str, Any]:
-        own = {**asdict(self), "widths": list(self.widths)}
-        return own if self.completed else {k: v for k, v in own.items() if k != "completed"}
 
 
 class Autoencoder(LatentSpace):
@@ -254,21 +202,34 @@ class Autoencoder(LatentSpace):
         self, generators: Sequence[torch.Generator], shape: Sequence[int] | None = None
     ) -> Tensor:
         """The white noise behind the latents, then that behind the rest, as rows ``(B, N)``."""
-        cells = self.law.torus(self.latent_shape(self.grid.shape if shape is None else shape))
-        white = normal(generators, (self.coding.channels, *cells)).to(self.device).flatten(1)
+        white = normal(generators, self._white_shape(shape)).to(self.device).flatten(1)
         return torch.cat([white, self.white_detail(generators, shape)], 1)
+
+    def _white_shape(self, shape: Sequence[int] | None) -> tuple[int, ...]:
+        """Of the noise behind the latents of a field of ``shape``."""
+        cells = self.latent_shape(self.grid.shape if shape is None else shape)
+        return (self.coding.channels, *self.law.torus(cells))
 
     def white_parts(self, white: Tensor, shape: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """The two parts of ``white_latent``."""
-        cells = self.law.torus(self.latent_shape(self.grid.shape if shape is None else shape))
-        n = self.coding.channels * math.prod(cells)
+        n = math.prod(self._white_shape(shape))
         return white[:, :n], white[:, n:]
+
+    def gaussian(self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """Standardised Gaussian latents of the first of ``white_parts``; their law knows no parameters."""
+        del params
+        return self.law.gaussian(white, self.latent_shape(self.grid.shape if shape is None else shape))
+
+    def covariance(self, y: Tensor, params: Tensor) -> Tensor:
+        """The covariance of ``gaussian`` times standardised latents."""
+        del params
+        return self.law.covariance(y)
 
     def from_white(self, white: Tensor, params: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """Fields ``(B, 1, *shape)`` of Gaussian latents made of white noise ``(B, N)``."""
-        cells = self.latent_shape(self.grid.shape if shape is None else shape)
         of_latents, of_detail = self.white_parts(white, shape)
-        return self.reconstruct(self.law.restored(self.law.gaussian(of_latents, cells)), params, of_detail)
+        y = self.gaussian(params, of_latents, shape)
+        return self.reconstruct(self.law.restored(y), params, of_detail)
 
     def generate(
         self,

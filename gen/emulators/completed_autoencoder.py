@@ -17,6 +17,7 @@ from gen.emulators.sharpened import powers_at_nodes
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.nets.dcgan import Critic
+from gen.nets.layers import to_channels
 from gen.nets.summaries import Summaries
 from gen.nets.unet import UNet
 from gen.noise import sample_generator
@@ -126,23 +127,36 @@ class CompletedAutoencoder(Autoencoder):
 
     def _encoded(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor | None]:
         del params
-        return self._clipped(self.blocks(y)), None
+        return self.blocks(y), None
 
     def scores(self, z: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
         if white is None:
             cells = [n * self.coding.factor for n in z.shape[2:]]
             white = z.new_zeros(1, self.copula.white_size(cells, self.margin)).expand(len(z), -1)
         made = self.filter(self.decode(self._completed(z, params, white), params), params)
-        return made + self.blocks.inverse(self._unclipped(z) - self.blocks(made))
+        return made + self.blocks.inverse(z - self.blocks(made))
 
     def _completed(self, z: Tensor, params: Tensor, white: Tensor) -> Tensor:
-        return completed(self.copula, self.blocks, self._unclipped(z), params, white, self.margin)
+        return completed(self.copula, self.blocks, z, params, white, self.margin)
 
     def white_detail(
         self, generators: Sequence[torch.Generator], shape: Sequence[int] | None = None
     ) -> Tensor:
         """The white noise behind the waves that latents do not tell, as rows ``(B, N)``."""
         return self.copula.white(generators, shape, self.margin).flatten(1)
+
+    def _white_shape(self, shape: Sequence[int] | None) -> tuple[int, ...]:
+        return (self.copula.white_size(self.grid.shape if shape is None else shape),)
+
+    def gaussian(self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """Standardised latents of the copula's fields, so that with what is drawn they are these fields."""
+        g = self.copula.gaussian(params, white, shape)
+        return self.blocks(g) / to_channels(self.law.scale[None], g)
+
+    def covariance(self, y: Tensor, params: Tensor) -> Tensor:
+        scale = to_channels(self.law.scale[None], y)
+        fields = self.copula.covariance(self.blocks.adjoint(y / scale), params)
+        return self.blocks(fields) / scale
 
     # As an adversary of a critic
 

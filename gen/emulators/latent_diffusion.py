@@ -24,8 +24,9 @@ class LatentDiffusion(Diffusion):
     r"""``y``, the standardised latents of an autoencoder, diffused with noise of their own law, and decoded.
 
     Rombach et al. 2022 (arXiv:2112.10752). The noise has the measured power of the latents and between their
-    channels (``LatentLaw``), so that it drowns all waves at the same level and 16 to 20 evaluations do. A
-    network that has learned nothing gives Gaussian latents.
+    channels, so that it drowns all waves at the same level and 16 to 20 evaluations do. A network that has
+    learned nothing gives Gaussian latents: of a completed coding those of the copula's fields at the
+    parameters, so that decoded they are these, and of others those of all training fields (``LatentLaw``).
 
     The autoencoder is a part of this emulator and of its checkpoints, and is not trained any more. It is that
     of a checkpoint, which the recipe of a training run names, or its closed form.
@@ -134,14 +135,11 @@ class LatentDiffusion(Diffusion):
         return self.closed_form.marginal(scores, params)
 
     def gaussian(self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
-        """g of the latents' law, which knows nothing of the parameters."""
-        del params
-        cells = self.autoencoder.latent_shape(self.grid.shape if shape is None else shape)
-        return self.autoencoder.law.gaussian(self.autoencoder.white_parts(white, shape)[0], cells)
+        """g of the autoencoder's Gaussian latents."""
+        return self.autoencoder.gaussian(params, self.autoencoder.white_parts(white, shape)[0], shape)
 
     def covariance(self, y: Tensor, params: Tensor) -> Tensor:
-        del params
-        return self.autoencoder.law.covariance(y)
+        return self.autoencoder.covariance(y, params)
 
     def white_latent(
         self, generators: Sequence[torch.Generator], shape: Sequence[int] | None = None
