@@ -41,6 +41,7 @@ def completed(
         margin: cells around the field that are drawn too.
     """
     shape = [n * blocks.factor for n in z.shape[2:]]
+    covariance = copula.covariance_at(params, [n + 2 * margin for n in shape])
     inner = (..., *(slice(margin, margin + n) for n in shape))
     around = [margin] * (2 * len(shape))
 
@@ -49,15 +50,13 @@ def completed(
 
     def strewn(v: Tensor) -> Tensor:
         """C T^t v."""
-        return copula.covariance(pad(blocks.adjoint(v), around), params)
+        return covariance(pad(blocks.adjoint(v), around))
 
     def solved(r: Tensor) -> Tensor:
         return conjugate_gradients(lambda v: waves(strewn(v)), r, ITERATIONS, TOLERANCE)
 
     g = copula.gaussian(params, white, shape, margin)
-    y = g + linear(
-        z - waves(g), lambda r: strewn(solved(r)), lambda v: solved(waves(copula.covariance(v, params)))
-    )
+    y = g + linear(z - waves(g), lambda r: strewn(solved(r)), lambda v: solved(waves(covariance(v))))
     return y + pad(blocks.inverse(z - waves(y)), around)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -197,12 +197,19 @@ class Copula(LatentSpace):
 
     def covariance(self, field: Tensor, params: Tensor) -> Tensor:
         """The covariance of ``gaussian`` times fields ``(B, 1, *shape)``."""
-        shape = field.shape[2:]
+        return self.covariance_at(params, field.shape[2:])(field)
+
+    def covariance_at(self, params: Tensor, shape: Sequence[int]) -> Callable[[Tensor], Tensor]:
+        """Multiplies fields ``(B, 1, *shape)`` by that covariance, over and over for one look at P_G."""
         torus = self._torus(shape)
-        axes, size = tuple(range(1, 1 + len(shape))), torus.grid.shape
-        modes = torch.fft.rfftn(field[:, 0], s=size, dim=axes) * self._power(torus, params)
-        whole = torch.fft.irfftn(modes, s=size, dim=axes)
-        return whole[(slice(None), *(slice(0, n) for n in shape))].unsqueeze(1)
+        axes, size, power = tuple(range(1, 1 + len(shape))), torus.grid.shape, self._power(torus, params)
+
+        def product(field: Tensor) -> Tensor:
+            modes = torch.fft.rfftn(field[:, 0], s=size, dim=axes) * power
+            whole = torch.fft.irfftn(modes, s=size, dim=axes)
+            return whole[(slice(None), *(slice(0, n) for n in shape))].unsqueeze(1)
+
+        return product
 
     def white(
         self, generators: Sequence[torch.Generator], shape: Sequence[int] | None = None, margin: int = 0
