@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from report_fields import SPACE, file_of, grid_of, thresholds, with_changes
+from report_fields import SPACE, file_of, grid_of, with_changes
+from report_fields import thresholds as all_thresholds
 
 from evaluation.paired import Pairing
 from evaluation.report import report, restricted
@@ -19,6 +20,11 @@ GRID = grid_of(16)
 FEW = [(0.2, 0.7), (0.2, 0.9), (0.4, 0.7), (0.4, 0.9), (0.3, 0.8)]
 MANY = [(om, s8) for om in (0.15, 0.3, 0.45) for s8 in (0.65, 0.75, 0.85, 0.95)]
 OUTSIDE = (0.55, 0.8)
+
+
+def thresholds():
+    """Few statistics: the page draws each at each cosmology."""
+    return all_thresholds(statistics=("power", "pdf"))
 
 
 def answering(points: list[tuple[float, float]], n: int, seed: int, answer: float, per_box: int = 1):
@@ -86,7 +92,7 @@ def test_many_cosmologies_of_their_own_teach_a_regressor(tmp_path):
     document = report(
         sets(points, 48),
         answering(points, 48, 1, 1.0, per_box=4),
-        thresholds(),
+        all_thresholds(),
         tmp_path,
         over_parameters=(sets(MANY, 24, 3.0), answering(MANY, 24, 7, 3.0, per_box=4)),
         provenance={},
