@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from gen.emulators.autoencoder import Autoencoder, Coding
 from gen.emulators.completion import completed
-from gen.emulators.critic import FieldCritic, joined, linear_view
+from gen.emulators.critic import field_critic, joined, views
 from gen.emulators.gap import SummaryGap
 from gen.emulators.power_filter import PowerFilter
 from gen.emulators.sharpened import powers_at_nodes
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
-from gen.nets.dcgan import Critic
 from gen.nets.layers import to_channels
 from gen.nets.summaries import Summaries
 from gen.nets.unet import UNet
@@ -122,8 +121,7 @@ class CompletedAutoencoder(Autoencoder):
         super().calibrate(data)
 
     def _views(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        """A field of scores, and the same in linear space."""
-        return y, linear_view(self.copula.marginal, y, params)
+        return views(self.copula.marginal, y, params)
 
     def _encoded(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor | None]:
         del params
@@ -176,15 +174,8 @@ class CompletedAutoencoder(Autoencoder):
 
     def make_critic(self) -> nn.Module:
         """A fresh critic of normal scores."""
-        a = self.arguments
-        summaries = self.gap.summaries if self.gap and a["critic_spectrum"] else None
-        extra = summaries.n_spectra if summaries else 0
-        padding = "circular" if self.grid.periodic else "zeros"
-        critic = Critic(
-            self.grid.shape, len(self.space), 1 + a["critic_tail"], a["critic_channels"], a["critic_kernel"],
-            "none", padding, extra, hidden=64 if extra else 0,
-        )  # fmt: skip
-        return FieldCritic(self.space, critic, self.copula.marginal, summaries, tail=a["critic_tail"])
+        spectra = self.gap.summaries if self.gap and self.arguments["critic_spectrum"] else None
+        return field_critic(self.grid, self.space, self.copula.marginal, spectra, self.arguments)
 
     def regularisation(self, y_fake: Tensor, latent: Tensor, params: Tensor) -> dict[str, Tensor]:
         """The weighted gap between the summaries of generated and real fields."""

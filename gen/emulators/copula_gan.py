@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gen.emulators.chunks import white_channels
 from gen.emulators.conditioning import Channels
 from gen.emulators.copula import Copula, distinct_rows
-from gen.emulators.critic import FieldCritic, joined, linear_view
+from gen.emulators.critic import field_critic, joined, views
 from gen.emulators.gap import SummaryGap
 from gen.emulators.latent import LatentSpace
 from gen.emulators.log_marginal import LogMarginal
@@ -20,7 +20,6 @@ from gen.emulators.score_law import ScoreLaw
 from gen.emulators.sharpened import match_contrast
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
-from gen.nets.dcgan import Critic
 from gen.nets.summaries import Summaries
 from gen.nets.unet import UNet
 from gen.noise import normal, sample_generator
@@ -135,8 +134,7 @@ class CopulaGAN(LatentSpace):
         self.gap.fit(joined(real), joined(copula), params)
 
     def _views(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        """A field of scores, and the same in linear space."""
-        return y, linear_view(self.copula.marginal, y, params)
+        return views(self.copula.marginal, y, params)
 
     def to_working(self, values: Tensor, params: Tensor) -> Tensor:
         return self.copula.marginal.inverse(values, params)
@@ -242,14 +240,8 @@ class CopulaGAN(LatentSpace):
     def make_critic(self) -> nn.Module:
         """A fresh critic of normal scores."""
         a = self.arguments
-        extra = self.gap.summaries.n_spectra if a["critic_spectrum"] else 0
-        padding = "circular" if self.grid.periodic else "zeros"
-        critic = Critic(
-            self.grid.shape, len(self.space), 1 + a["critic_tail"], a["critic_channels"], a["critic_kernel"],
-            a["critic_norm"], padding, extra, hidden=64 if extra else 0,
-        )  # fmt: skip
         spectra = self.gap.summaries if a["critic_spectrum"] else None
-        return FieldCritic(self.space, critic, self.copula.marginal, spectra, tail=a["critic_tail"])
+        return field_critic(self.grid, self.space, self.copula.marginal, spectra, a, a["critic_norm"])
 
     def regularisation(self, y_fake: Tensor, latent: Tensor, params: Tensor) -> dict[str, Tensor]:
         """The weighted gap between the summaries of generated and real fields."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, Literal
+
 import torch
 from torch import Tensor, nn
 
 from gen.emulators.marginal import OnePointLaw
-from gen.fields import ParameterSpace
+from gen.fields import Grid, ParameterSpace
 from gen.nets.dcgan import Critic
 from gen.nets.summaries import Summaries
 
@@ -36,6 +39,30 @@ class FieldCritic(nn.Module):
         views = torch.cat([y, torch.tanh(linear / 5)], 1) if self.tail else y
         extra = None if spectra is None else spectra.spectra(y, linear)
         return self.critic(views, self.space.normalise(params), extra)
+
+
+def field_critic(
+    grid: Grid,
+    space: ParameterSpace,
+    marginal: OnePointLaw,
+    spectra: Summaries | None,
+    arguments: Mapping[str, Any],
+    norm: Literal["batch", "spectral", "none"] = "none",
+) -> FieldCritic:
+    """A fresh critic of normal scores, of the ``critic_`` arguments of an emulator."""
+    a = arguments
+    extra = 0 if spectra is None else spectra.n_spectra
+    padding = "circular" if grid.periodic else "zeros"
+    critic = Critic(
+        grid.shape, len(space), 1 + a["critic_tail"], a["critic_channels"], a["critic_kernel"], norm, padding,
+        extra, hidden=64 if extra else 0,
+    )  # fmt: skip
+    return FieldCritic(space, critic, marginal, spectra, tail=a["critic_tail"])
+
+
+def views(marginal: OnePointLaw, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+    """A field of scores, and the same in linear space."""
+    return y, linear_view(marginal, y, params)
 
 
 def linear_view(marginal: OnePointLaw, y: Tensor, params: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,7 +40,7 @@ class PowerFilter(nn.Module):
 
     def __init__(self, copula: Copula, degree: int = 1) -> None:
         super().__init__()
-        self.grid, self.offset = copula.grid, 12 * copula.grid.k_fundamental
+        self.grid, self.offset, self.degree = copula.grid, 12 * copula.grid.k_fundamental, degree
         self.nodes = nn.Buffer(copula.nodes.clone())
         self.log_power = Polynomial(copula.space, copula.n_k, degree, copula.knots)
 
@@ -60,17 +60,15 @@ class PowerFilter(nn.Module):
         """ln |F| of fields of these sides, ``(B,)`` float64."""
         if self.grid.periodic:
             logs = self._log_amplitude(shape, params).double()
-            members = torch.full((logs.shape[-1],), 2.0, dtype=torch.float64)
-            members[0] = 1
-            if shape[-1] % 2 == 0:
-                members[-1] = 1
-            return (logs * members.to(logs.device)).flatten(1).sum(1)
+            return (logs * self._lattice(shape).multiplicity.to(logs.device)).flatten(1).sum(1)
         logs = self._log_amplitude([2 * n for n in shape], params).double()
         return logs[(..., *(slice(0, n) for n in shape))].flatten(1).sum(1)
 
-    def _log_amplitude(self, shape: torch.Size | list[int], params: Tensor) -> Tensor:
-        lattice = Torus(self.grid.resized(list(shape)), self.offset)
-        return lattice.on_lattice(self.log_power(params) / 2, self.nodes.to(params))
+    def _lattice(self, shape: Sequence[int]) -> Torus:
+        return Torus(self.grid.resized(list(shape)), self.offset)
+
+    def _log_amplitude(self, shape: Sequence[int], params: Tensor) -> Tensor:
+        return self._lattice(shape).on_lattice(self.log_power(params) / 2, self.nodes.to(params))
 
     @torch.no_grad()
     def fit(
@@ -87,9 +85,8 @@ class PowerFilter(nn.Module):
             made: of fields, as F is at the moment.
             start: a part of the change that is known, as the polynomial's coefficients.
         """
-        degree = max(len(m) for m in self.log_power.monomials)
         for _ in range(rounds):
-            change = change_of_power(copula, wanted, made(), degree).coefficients
+            change = change_of_power(copula, wanted, made(), self.degree).coefficients
             self.log_power.coefficients += change if start is None else change + start
 
     def fit_sampler(
@@ -116,6 +113,5 @@ class PowerFilter(nn.Module):
             return torch.cat(parts), params[rows]
 
         real = powers_at_nodes(copula, values.float()), params
-        degree = max(len(m) for m in self.log_power.monomials)
-        closed = change_of_power(copula, real, powers(plain, PLAIN), degree).coefficients
+        closed = change_of_power(copula, real, powers(plain, PLAIN), self.degree).coefficients
         self.fit(copula, powers(plain, DRAWS), lambda: powers(draw, DRAWS), start=closed)
