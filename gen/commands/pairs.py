@@ -16,6 +16,7 @@ from gen.checkpoint import load
 from gen.commands.correction import followed
 from gen.data.base import SimulationSet
 from gen.emulators.base import Emulator
+from gen.emulators.coarse_diffusion import CoarseDiffusion
 from gen.emulators.counts import GalaxyCounts
 from gen.emulators.displacement import Displacement
 from gen.emulators.polarised_scales import PolarisedSmallScales
@@ -34,8 +35,10 @@ MISSING_MODES, INTERPOLATED = "Gaussian missing modes", "interpolated"
 COARSE_RUN = "coarse run"
 MODULATED, PRACTICE, LARGE_SCALES = "modulated copula", "Gaussian power law", "large scales alone"
 AS_INTENSITY = "Q and U as intensity"
-RANDOM = (SuperResolution, GalaxyCounts, Refinement, FromWideBeam)
+RANDOM = (SuperResolution, CoarseDiffusion, GalaxyCounts, Refinement, FromWideBeam)
 """Emulators whose fields differ from seed to seed for one coarse field."""
+Completing = SuperResolution | CoarseDiffusion | Refinement
+"""Emulators that start from the Gaussian completion of what they are given."""
 BATCH = 16
 
 
@@ -118,7 +121,7 @@ def paired(
     first = load(folders[0])
     closed = _baselines(first, test, seed)
     made |= closed
-    if isinstance(first, SuperResolution | Refinement):
+    if isinstance(first, Completing):
         twins[MISSING_MODES] = _completed(first, test, seed + 1)
     if n_forces is not None:
         own = with_forces(SECOND_ORDER, n_forces)
@@ -206,6 +209,8 @@ def _baselines(emulator: Emulator, test: SimulationSet, seed: int) -> dict[str, 
             MISSING_MODES: _completed(emulator, test, seed),
             COARSE_RUN: _batched(lambda coarse, _: emulator.run_of(coarse), test),
         }
+    if isinstance(emulator, CoarseDiffusion):
+        return {MISSING_MODES: _completed(emulator, test, seed)}
     if isinstance(emulator, FromWideBeam):
         shared = {AS_INTENSITY: emulator.as_intensity} if isinstance(emulator, PolarisedSmallScales) else {}
         ways = {MODULATED: emulator.closed_form, **shared, PRACTICE: emulator.practice}
@@ -220,12 +225,14 @@ def _baselines(emulator: Emulator, test: SimulationSet, seed: int) -> dict[str, 
 
 
 @torch.no_grad()
-def _completed(emulator: SuperResolution | Refinement, test: SimulationSet, seed: int) -> Tensor:
+def _completed(emulator: Completing, test: SimulationSet, seed: int) -> Tensor:
     """The coarse fields with Gaussian missing modes."""
     generators = iter([sample_generator(seed, i) for i in range(len(test))])
 
     def completed(coarse: Tensor, params: Tensor) -> Tensor:
         mine = [next(generators) for _ in coarse]
+        if isinstance(emulator, CoarseDiffusion):
+            return emulator.completed(params, mine, coarse)
         if isinstance(emulator, Refinement):
             given = emulator.completed(params, mine, emulator.run_of(coarse))
             return emulator.closed_form(given, params)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -21,8 +22,16 @@ from gen.emulators.base import Emulator
 from gen.emulators.conditioning import Channels
 from gen.errors import InputError
 from gen.fields import Grid
-from gen.nets.unet import UNet
 from gen.noise import normal
+
+
+class Reach(Protocol):
+    """How a network hears: its coarsest cells are ``factor`` fine ones, its ``halo`` as of ``UNet``."""
+
+    @property
+    def factor(self) -> int: ...
+    @property
+    def halo(self) -> int: ...
 
 
 @runtime_checkable
@@ -37,7 +46,7 @@ class Local(Protocol):
     margin: int
 
     @property
-    def network(self) -> UNet: ...
+    def network(self) -> Reach: ...
 
     def worked(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The cells worked on for a field of ``shape``, margins and all; InputError if there is none."""
@@ -67,12 +76,49 @@ class Piece(NamedTuple):
     kept: tuple[slice, ...]
 
 
+@dataclass(frozen=True)
+class Pointwise:
+    """The reach of a map of each cell by itself."""
+
+    factor: int = 1
+    halo: int = 0
+
+
+class Whole:
+    """An emulator that makes fields of others at once: as a ``Local``, all of it is global."""
+
+    margin, network = 0, Pointwise()
+
+    def __init__(self, emulator: Emulator) -> None:
+        self.emulator, self.grid = emulator, emulator.grid
+
+    def worked(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return tuple(shape)
+
+    def inputs(
+        self,
+        params: Tensor,
+        generators: Sequence[torch.Generator],
+        coarse: Channels | None,
+        shape: Sequence[int],
+    ) -> Iterator[Tensor]:
+        """The channels of the fields."""
+        given = None if coarse is None else torch.stack([coarse[:, i] for i in range(coarse.shape[1])], 1)
+        yield from self.emulator.generate(params, generators, given, shape).unbind(1)
+
+    def finish(self, inputs: Tensor, params: Tensor) -> Tensor:
+        del params
+        return inputs
+
+
 def local(emulator: Emulator) -> Local:
-    """The emulator, if it can be applied in chunks.
+    """The emulator, if it can be applied in chunks, or makes fields of others whole.
 
     Raises:
-        InputError: if it cannot.
+        InputError: if neither.
     """
+    if not isinstance(emulator, Local) and emulator.needs_coarse:
+        return Whole(emulator)
     if not isinstance(emulator, Local):
         raise InputError(
             f"{type(emulator).__name__} is not a local map of fields and cannot be applied in chunks; draw "

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from gen.emulators.copula import Copula
-from gen.emulators.diffusion import Diffusion, network_arguments
+from gen.emulators.denoisers import network_arguments
+from gen.emulators.diffusion import Diffusion
 from gen.emulators.power_filter import PowerFilter
 from gen.fields import Grid, ParameterSpace
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,13 +14,12 @@ from gen.diffusion.levels import Ladder
 from gen.diffusion.posterior import Observe, conditioned
 from gen.diffusion.solver import Denoiser, solve
 from gen.diffusion.windows import Windowed
+from gen.emulators.denoisers import network
 from gen.emulators.latent import LatentSpace
 from gen.emulators.power_filter import PowerFilter
 from gen.emulators.sharpened import tapered, tapered_power
-from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.nets.layers import to_channels
-from gen.nets.transformer import Transformer
 from gen.nets.unet import UNet
 from gen.noise import sample_generator
 
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
 DRAWS = 1024
 """Noises of which the spectrum of the loss is the mean."""
-UNET, TRANSFORMER = ("widths", "patch"), ("width", "depth", "heads", "patch")
-"""Arguments of each kind of network."""
 
 
 class Diffusion(LatentSpace):
@@ -48,6 +45,9 @@ class Diffusion(LatentSpace):
 
     Fields of other sizes than the trained come of one noise as large as they are, see ``_denoiser``.
 
+    An emulator that is given a coarse field hears it (``told``) beside the noised one, and y is what it does
+    not tell.
+
     Args:
         working: grid of y.
         channels: of y.
@@ -60,6 +60,8 @@ class Diffusion(LatentSpace):
     """
 
     micro_batch = 32
+    #: Channels of ``told``.
+    heard: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -79,7 +81,7 @@ class Diffusion(LatentSpace):
         self.filter: PowerFilter | None = None
         self.ladder, self.order = Ladder(a["high"], a["low"], a["steps"]), int(a["order"])
         self.spectral_weight = float(a["spectral_weight"])
-        self.network = _network(working, channels, len(space) + 1, denoiser, a)
+        self.network = network(working, channels + self.heard, channels, len(space) + 1, denoiser, a)
         # Without an axis for one channel, as checkpoints have had it from the first.
         more = () if channels == 1 else (channels,)
         half = (*working.shape[:-1], working.shape[-1] // 2 + 1)
@@ -101,6 +103,21 @@ class Diffusion(LatentSpace):
     @abstractmethod
     def covariance(self, y: Tensor, params: Tensor) -> Tensor:
         """The covariance of g times y."""
+
+    def told(self, coarse: Tensor | None, params: Tensor, shape: Sequence[int]) -> Tensor | None:
+        """What U hears of coarse fields, ``(B, heard, *shape)``; nothing here."""
+        del coarse, params, shape
+        return None
+
+    def less(self, y: Tensor, told: Tensor | None, params: Tensor) -> Tensor:
+        """y without what is told of it."""
+        del told, params
+        return y
+
+    def restored(self, y: Tensor, told: Tensor | None, params: Tensor) -> Tensor:
+        """The inverse of ``less``."""
+        del told, params
+        return y
 
     def detail(self, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """The part of white noise ``(B, N)`` that is behind what y does not tell of a field; none here."""
@@ -142,40 +159,65 @@ class Diffusion(LatentSpace):
         spectrum = torch.stack([tapered_power(self.working, one) for one in channels])
         self.spectrum.copy_(spectrum.clamp(min=1e-6 * float(spectrum.max())).reshape(self.spectrum.shape))
 
-    def correction(self, y: Tensor, sigma: Tensor, params: Tensor) -> Tensor:
+    def correction(self, y: Tensor, sigma: Tensor, params: Tensor, told: Tensor | None = None) -> Tensor:
         """U of noised y ``(B, channels, *working)`` at levels ``(B,)`` and parameters ``(B, P)``."""
         centre, half = (0.5 * math.log(self.ladder.high * (self.ladder.low**s)) for s in (1, -1))
         level = (sigma.log() - centre) / half
-        heard = torch.cat([self.space.normalise(params), level[:, None].to(params)], 1)
-        return self.network(y / to_channels((1 + sigma.square()).sqrt()[:, None], y), heard)
+        modulation = torch.cat([self.space.normalise(params), level[:, None].to(params)], 1)
+        seen = y / to_channels((1 + sigma.square()).sqrt()[:, None], y)
+        return self.network(seen if told is None else torch.cat([seen, told], 1), modulation)
 
-    def denoised(self, y: Tensor, sigma: float, params: Tensor) -> Tensor:
+    def denoised(self, y: Tensor, sigma: float, params: Tensor, told: Tensor | None = None) -> Tensor:
         """The mean of the fields whose noised version y is, as it was learned."""
         levels = params.new_full((len(y),), sigma)
-        return y / (1 + sigma**2) + sigma / math.sqrt(1 + sigma**2) * self.correction(y, levels, params)
+        learned = self.correction(y, levels, params, told)
+        return y / (1 + sigma**2) + sigma / math.sqrt(1 + sigma**2) * learned
 
     def loss(
-        self, values: Tensor, params: Tensor, generators: Sequence[torch.Generator], sigma: Tensor
+        self,
+        values: Tensor,
+        params: Tensor,
+        generators: Sequence[torch.Generator],
+        sigma: Tensor,
+        coarse: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Mean square errors of U at levels of noise ``(B,)``, 1 where nothing is learned.
 
         U's aim, ``(sigma y - g) / sqrt(1 + sigma^2)``, has the spectrum of g. In cells its short waves hardly
         count; in waves under a taper, each in units of that spectrum, all count alike.
         """
-        y, g = self.to_working(values, params), self.noise(params, generators)
+        told = self.told(coarse, params, values.shape[2:])
+        y, g = self.less(self.to_working(values, params), told, params), self.noise(params, generators)
         s = to_channels(sigma[:, None], y)
-        error = self.correction(y + s * g, sigma, params).float() - (s * y - g) / (1 + s.square()).sqrt()
+        aim = (s * y - g) / (1 + s.square()).sqrt()
+        error = self.correction(y + s * g, sigma, params, told).float() - aim
         waves = tapered(self.working, error) / self.spectrum
         w = self.spectral_weight
         return {"cells": (1 - w) * error.square().mean(), "waves": w * waves.mean()}
 
-    def from_white(self, white: Tensor, params: Tensor, shape: Sequence[int] | None = None) -> Tensor:
-        """Fields ``(B, 1, *shape)`` in physical units of white noise ``(B, N)``."""
-        start = math.sqrt(1 + self.ladder.high**2) * self.gaussian(params, white, shape)
-        y = solve(self._denoiser(params, start.shape[2:]), start, self.ladder, self.order)
-        return self.to_physical(y, params, self.detail(white, shape))
+    def generate(
+        self,
+        params: Tensor,
+        generators: Sequence[torch.Generator],
+        coarse: Tensor | None = None,
+        shape: Sequence[int] | None = None,
+    ) -> Tensor:
+        return self.from_white(self.white_latent(generators, shape), params, shape, coarse)
 
-    def _denoiser(self, params: Tensor, cells: Sequence[int]) -> Denoiser:
+    def from_white(
+        self,
+        white: Tensor,
+        params: Tensor,
+        shape: Sequence[int] | None = None,
+        coarse: Tensor | None = None,
+    ) -> Tensor:
+        """Fields ``(B, 1, *shape)`` in physical units of white noise ``(B, N)``."""
+        told = self.told(coarse, params, self.grid.shape if shape is None else shape)
+        start = math.sqrt(1 + self.ladder.high**2) * self.gaussian(params, white, shape)
+        y = solve(self._denoiser(params, start.shape[2:], told), start, self.ladder, self.order)
+        return self.to_physical(self.restored(y, told, params), params, self.detail(white, shape))
+
+    def _denoiser(self, params: Tensor, cells: Sequence[int], told: Tensor | None = None) -> Denoiser:
         """Of fields of these cells: by windows of the trained size where the network cannot take them whole.
 
         A convolution around a larger torus is what it was around its own. A larger open field is not: its
@@ -183,7 +225,7 @@ class Diffusion(LatentSpace):
         """
 
         def whole(x: Tensor, sigma: float) -> Tensor:
-            return self.denoised(x, sigma, params.repeat(len(x) // len(params), 1))
+            return self.denoised(x, sigma, params.repeat(len(x) // len(params), 1), told)
 
         trained, round_a_torus = self.working.shape, self.working.periodic and isinstance(self.network, UNet)
         fits = all(n % self.network.factor == 0 for n in cells)
@@ -200,6 +242,7 @@ class Diffusion(LatentSpace):
         params: Tensor,
         generators: Sequence[torch.Generator],
         iterations: int = 64,
+        coarse: Tensor | None = None,
     ) -> Tensor:
         """Fields that fit ``data = observe(field) + noise``, without any training for it.
 
@@ -214,42 +257,24 @@ class Diffusion(LatentSpace):
             params: ``(B, P)``.
             generators: one a sample.
             iterations: of conjugate gradients at each level.
+            coarse: fields that the prior is given, if it takes any.
 
         Returns:
             ``(B, 1, *grid.shape)`` in physical units.
         """
         white = self.white_latent(generators)
-        detail = self.detail(white)
+        detail, told = self.detail(white), self.told(coarse, params, self.grid.shape)
+
+        def physical(y: Tensor) -> Tensor:
+            return self.to_physical(self.restored(y, told, params), params, detail)
+
         prior = conditioned(
-            self._denoiser(params, self.working.shape),
-            lambda y: observe(self.to_physical(y, params, detail)),
+            self._denoiser(params, self.working.shape, told),
+            lambda y: observe(physical(y)),
             data,
             variance,
             lambda v: self.covariance(v, params),
             iterations,
         )
         start = math.sqrt(1 + self.ladder.high**2) * self.gaussian(params, white)
-        return self.to_physical(solve(prior, start, self.ladder, self.order).detach(), params, detail)
-
-
-def network_arguments(denoiser: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the network that is used.
-
-    A U-Net goes without its name, and without patches of single cells, as checkpoints always had it.
-    """
-    if denoiser == "unet":
-        return {name: given[name] for name in UNET if (name, given[name]) != ("patch", 1)}
-    return {"denoiser": denoiser, **{name: given[name] for name in TRANSFORMER}}
-
-
-def _network(
-    grid: Grid, channels: int, n_params: int, denoiser: str, given: Mapping[str, Any]
-) -> UNet | Transformer:
-    padding = "circular" if grid.periodic else "zeros"
-    if denoiser == "unet":
-        patch = given.get("patch", 1)
-        return UNet(grid.dim, channels, channels, n_params, given["widths"], padding, patch=patch)
-    if denoiser == "transformer":
-        own = {name: given[name] for name in TRANSFORMER}
-        return Transformer(grid.dim, channels, channels, n_params, **own, padding=padding)
-    raise InputError(f"a denoiser is 'unet' or 'transformer', got {denoiser!r}")
+        return physical(solve(prior, start, self.ladder, self.order).detach())

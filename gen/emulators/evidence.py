@@ -83,6 +83,11 @@ def likelihood_bound(
 
 def _summed(emulator: CopulaDiffusion, values: Tensor, params: Tensor, law: Law) -> Evidence:
     """The law of y at the values, and the change of units."""
+    if emulator.needs_coarse:
+        raise InputError(
+            f"the density of fields given others is not known to {type(emulator).__name__}; give a "
+            "CopulaDiffusion"
+        )
     if values.shape[1:] != (1, *emulator.grid.shape):
         raise InputError(
             f"the density is that of fields of 1 channel and {emulator.grid.shape} cells, got "

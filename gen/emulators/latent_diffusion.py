@@ -10,7 +10,8 @@ from torch import Tensor
 
 from gen.emulators.autoencoder import Autoencoder, Coding
 from gen.emulators.completed_autoencoder import autoencoder_of
-from gen.emulators.diffusion import Diffusion, network_arguments
+from gen.emulators.denoisers import network_arguments
+from gen.emulators.diffusion import Diffusion
 from gen.emulators.power_filter import PowerFilter
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace

@@ -147,3 +147,28 @@ def at_rank(ordered: Tensor, rank: Tensor) -> Tensor:
     """Values between two of ``ordered``, at ranks of 0 to its length less 1."""
     low = rank.floor().long().clamp(max=len(ordered) - 2)
     return ordered[low] + (rank - low) * (ordered[low + 1] - ordered[low])
+
+
+def prolonged(quantiles: Tensor, scores: Tensor, empty: float, n_cells: int, over: float = 0.5) -> Tensor:
+    """Quantiles of one box, prolonged beyond those that it can tell, at the slope over ``over`` of scores.
+
+    It can tell none beyond which it has but three cells; and none of empty cells, which are many, all of one
+    value. Prolonged, the map from scores to values has an inverse there, and as many cells lie below
+    ``empty`` as are empty.
+    """
+    outermost = torch.special.ndtri(torch.tensor(1 - 3 / n_cells)).double()
+    reach = max(1, round(over / float(scores[1] - scores[0])))
+    n_empty = int((quantiles <= empty + 1e-6).sum())
+    last = int((scores <= outermost).sum()) - 1
+    first = min(max(n_empty, len(scores) - 1 - last), last - 1)
+    inner, outer = min(first + reach, last), max(first, last - reach)
+    low = (quantiles[inner] - quantiles[first]) / (scores[inner] - scores[first])
+    high = (quantiles[last] - quantiles[outer]) / (scores[last] - scores[outer])
+    # Between the last empty quantile and the first one above, the values begin to rise.
+    start = (quantiles[first], scores[first])
+    if n_empty == first > 0:
+        start = (quantiles.new_tensor(empty), (scores[first - 1] + scores[first]) / 2)
+    below = (start[0] + low * (scores - start[1])).clamp(max=float(quantiles[first]))
+    above = quantiles[last] + high * (scores - scores[last])
+    made = torch.where(scores > scores[last], above, quantiles)
+    return torch.where(scores < scores[first], below, made)

@@ -16,10 +16,10 @@ class MissingModes(nn.Module):
     r"""``x_k = B(k) u_k + sqrt(P(k)) w_k``, with u the upsampled coarse field and w white noise.
 
     B is the regression of the true field x on u, ``P_xu / P_uu``, and P the power of what is left,
-    ``P_xx - P_xu^2 / P_uu``, so that both the power of x and its correlation with u come out right; where
-    the coarse run knows nothing, B is zero and all is noise. Both are measured in ``n_k`` nodes of k and
-    interpolated smoothly over the parameters, and so is the mean of x - u. It is the Gaussian process of
-    these second moments, given u (Rybicki & Press 1992, ApJ 398, 169).
+    ``P_xx - 2 B P_xu + B^2 P_uu`` with B as interpolated, so that both the power of x and its correlation
+    with u come out right; where the coarse run knows nothing, B is zero and all is noise. Both are measured
+    in ``n_k`` nodes of k and interpolated smoothly over the parameters, and so is the mean of x - u. It is
+    the Gaussian process of these second moments, given u (Rybicki & Press 1992, ApJ 398, 169).
 
     Args:
         grid: of the true fields, periodic.
@@ -43,9 +43,13 @@ class MissingModes(nn.Module):
 
     @torch.no_grad()
     def fit(self, true: Tensor, upsampled: Tensor, params: Tensor) -> None:
-        """Measure on pairs ``(N, C, *shape)`` at ``(N, P)`` parameters, each box by itself."""
+        """Measure on pairs ``(N, C, *shape)`` at ``(N, P)`` parameters.
+
+        B is that of all boxes together: what is left by a box's own lacks the waves that it has fitted, which
+        are half of few.
+        """
         torus, nodes = self._torus(self.grid.shape), self.nodes.double()
-        responses, powers = [], []
+        found = []
         for x, u in zip(true, upsampled, strict=True):
             x, u = self._modes(x[None])[0], self._modes(u[None])[0]
             products = ((x * u.conj()).real, u.abs().square(), x.abs().square())
@@ -53,14 +57,17 @@ class MissingModes(nn.Module):
                 torch.stack([torus.at_nodes(part.sum(0).double(), nodes) for part in self._grouped(p)])
                 for p in products
             )
-            uu = uu.clamp(min=1e-12 * float(uu.max()) + 1e-30)
-            responses.append((xu / uu).flatten())
-            powers.append((xx - xu.square() / uu).clamp(min=1e-9 * float(xx.max())).log().flatten())
-        self.response.fit(params, torch.stack(responses))
-        self.log_power.fit(params, torch.stack(powers))
+            uu = uu + 1e-30 + 1e-14 * float(uu.max())
+            found.append(torch.stack([xu.flatten(), uu.flatten(), xx.flatten()]))
+        xu, uu, xx = torch.stack(found, 1)
+        self.response.fit(params, xu / uu, uu)
+        b = self.response(params.float()).double()
+        left = xx - 2 * b * xu + b.square() * uu
+        powers = left.clamp(min=1e-9 * xx.amax(1, keepdim=True)).log()
+        self.log_power.fit(params, powers)
         # The fit is to the mean logarithm, which is below the logarithm of the mean.
-        made, measured = self.log_power(params.float()).double(), torch.stack(powers)
-        bias = measured.exp().mean(0).log() - made.exp().mean(0).log()
+        made = self.log_power(params.float()).double()
+        bias = powers.exp().mean(0).log() - made.exp().mean(0).log()
         self.log_power.coefficients[0] += bias.to(self.log_power.coefficients)
         self.shift.fit(params, (true - upsampled).flatten(1).double().mean(1, keepdim=True))
 
@@ -75,6 +82,12 @@ class MissingModes(nn.Module):
         if not self.vectors:
             mean = mean + self.shift(params).reshape(-1, 1, *(1,) * self.grid.dim)
         return self._modes(upsampled).mul_(response), mean
+
+    def rest(self, white: Tensor, params: Tensor) -> Tensor:
+        """What is not known of scalar fields, ``(B, 1, *shape)``, from unit white noise of that shape."""
+        shape, axes = white.shape[2:], self._axes(white)
+        amplitude = self._on_lattice(self.log_power, params, self._torus(shape)).mul(0.5).exp()
+        return torch.fft.irfftn(self._modes(white) * amplitude, s=shape, dim=axes, norm="ortho")
 
     def completed(self, modes: Tensor, mean: Tensor, white: Tensor, params: Tensor) -> Tensor:
         """Fields of what is known and the rest from white noise; ``modes`` are overwritten."""

@@ -71,23 +71,15 @@ class PowerFilter(nn.Module):
         return self._lattice(shape).on_lattice(self.log_power(params) / 2, self.nodes.to(params))
 
     @torch.no_grad()
-    def fit(
-        self,
-        copula: Copula,
-        wanted: Powers,
-        made: Callable[[], Powers],
-        rounds: int = 2,
-        start: Tensor | None = None,
-    ) -> None:
-        """Change F until fields that go through it have the mean power that is wanted.
+    def fit(self, change: Callable[[], Tensor], rounds: int = 2) -> None:
+        """Change F until fields that go through it have the power that is wanted.
 
         Args:
-            made: of fields, as F is at the moment.
-            start: a part of the change that is known, as the polynomial's coefficients.
+            change: of ln F^2 that would do for waves that F alone makes, as F is at the moment: coefficients
+                of a polynomial.
         """
         for _ in range(rounds):
-            change = change_of_power(copula, wanted, made(), self.degree).coefficients
-            self.log_power.coefficients += change if start is None else change + start
+            self.log_power.coefficients += change()
 
     def fit_sampler(
         self, copula: Copula, values: Tensor, params: Tensor, white: White, draw: FromWhite, plain: FromWhite
@@ -114,4 +106,9 @@ class PowerFilter(nn.Module):
 
         real = powers_at_nodes(copula, values.float()), params
         closed = change_of_power(copula, real, powers(plain, PLAIN), self.degree).coefficients
-        self.fit(copula, powers(plain, DRAWS), lambda: powers(draw, DRAWS), start=closed)
+        wanted = powers(plain, DRAWS)
+
+        def change() -> Tensor:
+            return closed + change_of_power(copula, wanted, powers(draw, DRAWS), self.degree).coefficients
+
+        self.fit(change)

@@ -74,14 +74,19 @@ class Polynomial(nn.Module):
         columns = [p.log() if log else p for p, log in zip(params.unbind(-1), self.logarithmic, strict=True)]
         return self.scaled.normalise(torch.stack(columns, -1)) if columns else params
 
-    def fit(self, params: Tensor, outputs: Tensor) -> None:
-        """Least squares on ``(M, P)`` parameters and ``(M, n_outputs)`` values."""
+    def fit(self, params: Tensor, outputs: Tensor, weights: Tensor | None = None) -> None:
+        """Least squares on ``(M, P)`` parameters and ``(M, n_outputs)`` values, weighted or all alike."""
         rows = max(1, len(params) // 3)
         degrees = torch.tensor([*(len(m) for m in self.monomials), *(2 for _ in self.knots)])
         highest = max((int(d) for d in degrees.unique() if int((degrees <= d).sum()) <= rows), default=0)
         used = degrees <= highest
         basis = self.features(params.double())[:, used]
-        solution = torch.linalg.lstsq(basis, outputs.double()).solution
+        if weights is None:
+            solution = torch.linalg.lstsq(basis, outputs.double()).solution
+        else:
+            root = weights.double().sqrt().T.unsqueeze(-1)
+            wanted = root * outputs.double().T.unsqueeze(-1)
+            solution = torch.linalg.lstsq(root * basis, wanted).solution.squeeze(-1).T
         self.coefficients.zero_()
         self.coefficients[used] = solution.to(self.coefficients)
 

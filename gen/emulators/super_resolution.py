@@ -13,7 +13,7 @@ from gen.emulators.base import Emulator
 from gen.emulators.chunks import white_channels
 from gen.emulators.conditioning import C, Channels, check_coarse, divisible, fitting_rows, refuse_negative
 from gen.emulators.gap import SummaryGap
-from gen.emulators.marginal import Marginal, empirical_quantiles
+from gen.emulators.marginal import Marginal, empirical_quantiles, prolonged
 from gen.emulators.missing_modes import MissingModes
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
@@ -118,7 +118,7 @@ class SuperResolution(Emulator):
         scores = self.marginal.scores(torch.zeros((), dtype=torch.float64))
         quantiles = [empirical_quantiles(box, scores) for box in self.transform(values)]
         empty = self.transform(torch.zeros(1)).item()
-        told = [_prolonged(q, scores, empty, self.grid.n_cells) for q in quantiles]
+        told = [prolonged(q, scores, empty, self.grid.n_cells) for q in quantiles]
         self.marginal.fit(params, torch.stack(told))
         y, u = self.to_working(values, params), self.upsampled(coarse, params)
         self.missing.fit(y, u, params)
@@ -264,28 +264,3 @@ class PairCritic(nn.Module):
         views = [y, u, *(torch.tanh(density / 10) for density in densities)]
         extra = None if spectra is None else spectra.spectra(y, densities[0])
         return self.critic(torch.cat(views, 1), emulator.space.normalise(params), extra)
-
-
-def _prolonged(quantiles: Tensor, scores: Tensor, empty: float, n_cells: int, over: float = 0.5) -> Tensor:
-    """Quantiles of one box, prolonged beyond those that it can tell, at the slope over ``over`` of scores.
-
-    It can tell none beyond which it has but three cells; and none of empty cells, which are many, all of one
-    value. Prolonged, the map from scores to values has an inverse there, and as many cells lie below
-    ``empty`` as are empty.
-    """
-    outermost = torch.special.ndtri(torch.tensor(1 - 3 / n_cells)).double()
-    reach = max(1, round(over / float(scores[1] - scores[0])))
-    n_empty = int((quantiles <= empty + 1e-6).sum())
-    last = int((scores <= outermost).sum()) - 1
-    first = min(max(n_empty, len(scores) - 1 - last), last - 1)
-    inner, outer = min(first + reach, last), max(first, last - reach)
-    low = (quantiles[inner] - quantiles[first]) / (scores[inner] - scores[first])
-    high = (quantiles[last] - quantiles[outer]) / (scores[last] - scores[outer])
-    # Between the last empty quantile and the first one above, the values begin to rise.
-    start = (quantiles[first], scores[first])
-    if n_empty == first > 0:
-        start = (quantiles.new_tensor(empty), (scores[first - 1] + scores[first]) / 2)
-    below = (start[0] + low * (scores - start[1])).clamp(max=float(quantiles[first]))
-    above = quantiles[last] + high * (scores - scores[last])
-    made = torch.where(scores > scores[last], above, quantiles)
-    return torch.where(scores < scores[first], below, made)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from gen.errors import InputError
 from gen.fields import Grid
@@ -85,13 +86,19 @@ class HI:
         return Layout(UNIT, line_of_sight=2 if self.redshift_space else None)
 
     def fields(self, cosmo: Cosmology, z: float, grid: Grid, seed: int, device: str = "cpu") -> Pair:
+        return Pair(self.painted(cosmo, z, grid, seed, device)[0], None)
+
+    def painted(
+        self, cosmo: Cosmology, z: float, grid: Grid, seed: int, device: str = "cpu"
+    ) -> tuple[Tensor, Tensor]:
+        """HI density, and the displacement [Mpc/h] of the particles as it is seen."""
         n, side = grid.shape[0], grid.box_size[0]
         run = Run(cosmo, z, grid, seed, device, self.steps, self.mesh_factor)
         moved = self.evolved(run, n * self.oversampling)
         mass = self.masses(cosmo, z, moved, side, n, np.random.default_rng([seed, 2]))
         seen = redshift_space(moved, run.growth, run.a) if self.redshift_space else moved.displacement
         hi = deposited(torch.from_numpy(mass), seen.double(), side, n)
-        return Pair((hi * (n / side) ** 3).float(), None)
+        return (hi * (n / side) ** 3).float(), seen
 
     def masses(
         self, cosmo: Cosmology, z: float, moved: Motion, side: float, cells: int, rng: np.random.Generator
@@ -139,6 +146,22 @@ class HI:
                 f"{LEAST:.0%}; take a smaller box or raise oversampling"
             )
         return particle
+
+
+@dataclass(frozen=True)
+class HIInMatter(HI):
+    """The same beside the matter that it is painted on.
+
+    Coarse: matter density 1 + delta of the same particles on the same cells, by cloud-in-cell, in the same
+    space.
+    """
+
+    def layout(self, grid: Grid) -> Layout:
+        return replace(super().layout(grid), coarse_channels=1, coarse_shape=grid.shape)
+
+    def fields(self, cosmo: Cosmology, z: float, grid: Grid, seed: int, device: str = "cpu") -> Pair:
+        hi, seen = self.painted(cosmo, z, grid, seed, device)
+        return Pair(hi, density(seen, grid.box_size[0], grid.shape[0]).float())
 
 
 def corrected(particles: ArrayLike) -> Array:

@@ -16,7 +16,7 @@ from gen.fields import Grid, ParameterSpace
 from gen.simulate.dust import Dust
 from gen.simulate.field_pairs import Initial, Intermediate, NeutrinoLike, Refinement, SuperResolutionSlab
 from gen.simulate.galaxies import Galaxies
-from gen.simulate.hi import HI
+from gen.simulate.hi import HI, HIInMatter
 from gen.simulate.nbody_pairs import Density, Displacement, SuperResolution
 from gen.simulate.reionisation import Reionisation
 from gen.simulate.sources import Lognormal, NBody
@@ -42,6 +42,7 @@ SOURCES = {
     "neutrino_like": NeutrinoLike,
     "galaxies": Galaxies,
     "hi": HI,
+    "hi_in_matter": HIInMatter,
     "reionisation": Reionisation,
     "dust": Dust,
 }

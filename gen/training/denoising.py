@@ -37,7 +37,12 @@ class DiffusionEmulator(Protocol):
     ladder: Ladder
 
     def loss(
-        self, values: Tensor, params: Tensor, generators: Sequence[torch.Generator], sigma: Tensor
+        self,
+        values: Tensor,
+        params: Tensor,
+        generators: Sequence[torch.Generator],
+        sigma: Tensor,
+        coarse: Tensor | None = None,
     ) -> dict[str, Tensor]: ...
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
@@ -84,4 +89,4 @@ class DenoisingTraining(SingleTraining):
         start = torch.rand((), generator=sample_generator(self.seed, rows.start, "level"))
         share = (start + torch.arange(len(rows)) / len(rows)) % 1
         sigma = self.loss.levels(self.diffusion.ladder, share).to(batch.params)
-        return self.diffusion.loss(batch.values, batch.params, noise, sigma)
+        return self.diffusion.loss(batch.values, batch.params, noise, sigma, batch.coarse)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 SCORES = torch.linspace(-3, 3, 25)
 """Normal scores at which one-point laws are compared."""
-MOST = 512
-"""Held-out fields that a gate looks at."""
+MOST, DRAWS = 512, 4
+"""Held-out fields that a gate looks at, and what is drawn of each where latents do not tell all."""
 
 
 class Lost(NamedTuple):
@@ -64,15 +64,18 @@ class Gate:
         Raises:
             InputError: if too much is lost, with the figures.
         """
-        rows = torch.arange(0, len(reference), max(1, -(-len(reference) // MOST)))
+        fields = torch.arange(0, len(reference), max(1, -(-len(reference) // MOST)))
+        draws = torch.arange(DRAWS if autoencoder.coding.completed else 1)
+        rows = fields.repeat(len(draws))
         values, params = reference.values[rows].float(), reference.params[rows].float()
-        parts = zip(values.split(16), params.split(16), rows.split(16), strict=True)
+        noise = rows + len(reference) * draws.repeat_interleave(len(fields))
+        parts = zip(values.split(16), params.split(16), noise.split(16), strict=True)
         made = torch.cat([reconstructed(autoencoder, *part) for part in parts])
         lost = lost_of(autoencoder, made, values, params, reference.simulation[rows])
         if not self.excess(lost) <= 1:
             where = f"k = {lost.k:.3g} {autoencoder.grid.k_unit}"
             raise InputError(
-                f"the autoencoder loses too much to learn from its latents: in {len(rows)} held-out fields "
+                f"the autoencoder loses too much to learn from its latents: in {len(fields)} held-out fields "
                 f"P(k) is off by {100 * lost.power:.3g} % at {where} (allowed up to half of Nyquist: "
                 f"{100 * self.power:g} %), the PDF by {lost.pdf:.3g} times the floor of real against real "
                 f"(allowed: {self.pdf:g}); train it longer, or compress less"

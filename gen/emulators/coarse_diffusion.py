@@ -1,0 +1,145 @@
+"""Diffusion given a coarse field: super-resolution of densities, one field of matter from another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from gen.emulators.conditioning import check_coarse, divisible, fitting_rows, refuse_negative
+from gen.emulators.copula_diffusion import CopulaDiffusion
+from gen.emulators.marginal import Marginal, empirical_quantiles, prolonged
+from gen.emulators.missing_modes import MissingModes
+from gen.errors import InputError
+from gen.fields import Grid, ParameterSpace
+from gen.nets.layers import linear_upsample
+from gen.transforms import Log
+
+if TYPE_CHECKING:
+    from gen.data.base import SimulationSet
+
+
+class CoarseDiffusion(CopulaDiffusion):
+    r"""``y = B u + r e``: what a coarse density tells of the normal scores of a field, and e, diffused.
+
+    u are the normal scores of the coarse density, interpolated to the cells of the field, B their regression
+    wave by wave, and the noise has the spectrum of what it leaves (``gen.emulators.missing_modes``); r makes
+    it of unit scatter. At the start samples are the Gaussian completion of u, whose power and correlation
+    with u are right; the network hears u beside the noised e and learns the rest. Every seed gives another
+    field for one coarse field.
+
+    The conditional diffusion of Saharia et al. 2021 (arXiv:2104.07636), started from a closed form.
+
+    Args:
+        factor: ratio of the cells along a side; 1 for fields on the same cells.
+        coarse: what the coarse field is, a density, for people to read.
+        others: as of ``CopulaDiffusion``; the network is a U-Net.
+
+    Raises:
+        InputError: for a grid that is not periodic or does not divide by ``factor``.
+    """
+
+    needs_coarse: ClassVar[bool] = True
+    heard: ClassVar[int] = 1
+    micro_batch = 8
+
+    def __init__(
+        self,
+        grid: Grid,
+        space: ParameterSpace,
+        field: str = "density",
+        unit: str = "1",
+        factor: int = 2,
+        coarse: str = "density 1 + delta of a low-resolution run",
+        degree: int = 2,
+        widths: Sequence[int] = (16, 32, 64),
+        high: float = 10.0,
+        low: float = 0.03,
+        steps: int = 20,
+        order: int = 3,
+        spectral_weight: float = 0.5,
+        logarithmic: bool = False,
+        reach: float = 4.25,
+        phases: int = 1,
+        knots: Mapping[str, Sequence[float]] | None = None,
+        patch: int | None = None,
+    ) -> None:
+        if not grid.periodic or factor < 1 or any(n % factor for n in grid.shape):
+            raise InputError(
+                f"a coarse field needs a periodic grid whose sides divide by factor, at least 1, got "
+                f"{grid.shape} cells, periodic {grid.periodic}, factor {factor}"
+            )
+        super().__init__(
+            grid, space, field, unit, degree, widths, high, low, steps, order, spectral_weight,
+            logarithmic, reach, phases, knots, patch=patch,
+        )  # fmt: skip
+        self.arguments |= {"factor": factor, "coarse": coarse}
+        for name in ("contrast_power", "calibrated"):
+            del self.arguments[name]
+        self.factor, self.coarse, self.transform = factor, coarse, Log(0.1)
+        # One box tells the scores of its cells up to about 4; beyond it is prolonged.
+        self.marginal = Marginal(space, n_nodes=113, reach=3.5, degree=degree)
+        self.missing = MissingModes(grid, space, degree=degree)
+        self.scale = nn.Buffer(torch.ones(()))
+
+    @torch.no_grad()
+    def fit(self, data: SimulationSet) -> None:
+        """Both one-point laws, the regression, and the power of what it leaves.
+
+        Raises:
+            InputError: without coarse fields of ``factor`` times fewer cells a side.
+        """
+        coarse = self._check(data.coarse, self.grid.shape)
+        self.copula.fit(data)
+        rows = fitting_rows(data, max(64, 2**24 // self.grid.n_cells))
+        values, params, coarse = data.values[rows].float(), data.params[rows].float(), coarse[rows].float()
+        scores = self.marginal.scores(torch.zeros((), dtype=torch.float64))
+        empty, cells = self.transform(torch.zeros(1)).item(), coarse[0].numel()
+        known = [empirical_quantiles(box, scores) for box in self.transform(coarse)]
+        self.marginal.fit(params, torch.stack([prolonged(q, scores, empty, cells) for q in known]))
+        told = self.told(coarse, params, self.grid.shape)
+        y = self.to_working(values, params)
+        self.missing.fit(y, told, params)
+        self.scale.copy_(self.less(y, told, params).std() * self.scale)
+        self.fit_noise(data)
+
+    def _check(self, coarse: Tensor | None, shape: Sequence[int]) -> Tensor:
+        cells = tuple(n // self.factor for n in divisible(shape, self.network.factor))
+        checked = check_coarse(coarse, 1, cells, 1, self.coarse)
+        refuse_negative(checked)
+        return checked
+
+    def told(self, coarse: Tensor | None, params: Tensor, shape: Sequence[int]) -> Tensor:
+        """u ``(B, 1, *shape)``."""
+        scores = self.marginal.inverse(self.transform(self._check(coarse, shape).to(params)), params)
+        return scores if self.factor == 1 else linear_upsample(scores, self.factor, "circular")
+
+    def less(self, y: Tensor, told: Tensor | None, params: Tensor) -> Tensor:
+        return (y - self._known(told, params)) / self.scale
+
+    def restored(self, y: Tensor, told: Tensor | None, params: Tensor) -> Tensor:
+        return self._known(told, params) + self.scale * y
+
+    def _known(self, told: Tensor | None, params: Tensor) -> Tensor:
+        """B u, with its mean."""
+        assert told is not None
+        modes, mean = self.missing.known(told, params)
+        shape = told.shape[2:]
+        return torch.fft.irfftn(modes, s=shape, dim=tuple(range(2, told.ndim)), norm="ortho") + mean
+
+    def completed(self, params: Tensor, generators: Sequence[torch.Generator], coarse: Tensor) -> Tensor:
+        """Where samples start: fields ``(B, 1, *shape)`` of coarse ones and a Gaussian rest."""
+        shape = [n * self.factor for n in coarse.shape[2:]]
+        g = self.gaussian(params, self.white_latent(generators, shape), shape)
+        return self.to_physical(self.restored(g, self.told(coarse, params, shape), params), params)
+
+    def gaussian(self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """g, the waves that the coarse field does not tell."""
+        white = white.reshape(len(white), 1, *(self.grid.shape if shape is None else shape))
+        return self.missing.rest(white, params) / self.scale
+
+    def covariance(self, y: Tensor, params: Tensor) -> Tensor:
+        # The rest is a product of its amplitude with white noise, and symmetric.
+        return self.missing.rest(self.missing.rest(y, params), params) / self.scale**2
