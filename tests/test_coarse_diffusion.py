@@ -195,6 +195,32 @@ def test_it_learns_that_the_scatter_grows_with_what_it_is_given(tmp_path: Path) 
     assert contrast(drawn) > 2 * contrast(closed)
 
 
+def test_once_calibrated_fields_have_the_power_of_the_training_fields() -> None:
+    """Of a network that makes short waves too strong."""
+    data = Pairs().load()
+    assert data.coarse is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        made = CoarseDiffusion(
+            FINE, SPACE, factor=1, degree=0, widths=(4,), steps=4, reach=3.0, calibrated=True
+        )
+        torch.nn.init.normal_(made.network.leave.weight, 0, 0.1)
+    made.fit(data)
+    made.eval()
+
+    def error() -> float:
+        found = products(made.sample(data.params, coarse=data.coarse, seed=5).values, data.coarse.log())[0]
+        return float((found / products(data.values, data.coarse.log())[0] - 1).abs().max())
+
+    before = error()
+    made.calibrate(data)
+    assert error() < 0.06 < 0.2 < before
+    again = CoarseDiffusion.from_config(made.to_config())
+    again.load_state_dict(made.state_dict())
+    values, params = data.values[:4], data.params[:4].float()
+    assert torch.allclose(again.to_physical(again.to_working(values, params), params), values, atol=1e-4)
+
+
 def test_a_posterior_keeps_what_it_is_given(fitted: tuple[CoarseDiffusion, SimulationSet]) -> None:
     """Half of the cells are observed with little noise; the coarse field helps in the others."""
     made, data = fitted

@@ -126,9 +126,13 @@ class Autoencoder(LatentSpace):
         self.spectrum.copy_(spectrum.clamp(min=1e-6 * float(spectrum.max())))
         self.law.fit(self._clipped(self.blocks(y)))
 
-    @torch.no_grad()
     def calibrate(self, data: SimulationSet) -> None:
-        """The law of the latents of the training fields, as the networks now are."""
+        """The law of the latents, as the networks now are."""
+        self.fit_law(data)
+
+    @torch.no_grad()
+    def fit_law(self, data: SimulationSet) -> None:
+        """The law of the latents of these fields."""
         rows = self._some(data)
         pairs = zip(data.values[rows].float().split(64), data.params[rows].float().split(64), strict=True)
         self.law.fit(torch.cat([self.encode(*(x.to(self.device) for x in pair)) for pair in pairs]))

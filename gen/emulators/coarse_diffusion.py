@@ -20,6 +20,9 @@ from gen.transforms import Log
 if TYPE_CHECKING:
     from gen.data.base import SimulationSet
 
+DRAWS = 256
+"""Fields by which the filter of power is measured."""
+
 
 class CoarseDiffusion(CopulaDiffusion):
     r"""``y = B u + r e``: what a coarse density tells of the normal scores of a field, and e, diffused.
@@ -65,6 +68,7 @@ class CoarseDiffusion(CopulaDiffusion):
         phases: int = 1,
         knots: Mapping[str, Sequence[float]] | None = None,
         patch: int | None = None,
+        calibrated: bool = False,
     ) -> None:
         if not grid.periodic or factor < 1 or any(n % factor for n in grid.shape):
             raise InputError(
@@ -73,11 +77,10 @@ class CoarseDiffusion(CopulaDiffusion):
             )
         super().__init__(
             grid, space, field, unit, degree, widths, high, low, steps, order, spectral_weight,
-            logarithmic, reach, phases, knots, patch=patch,
+            logarithmic, reach, phases, knots, patch=patch, calibrated=calibrated,
         )  # fmt: skip
         self.arguments |= {"factor": factor, "coarse": coarse}
-        for name in ("contrast_power", "calibrated"):
-            del self.arguments[name]
+        del self.arguments["contrast_power"]
         self.factor, self.coarse, self.transform = factor, coarse, Log(0.1)
         # One box tells the scores of its cells up to about 4; beyond it is prolonged.
         self.marginal = Marginal(space, n_nodes=113, reach=3.5, degree=degree)
@@ -104,6 +107,25 @@ class CoarseDiffusion(CopulaDiffusion):
         self.missing.fit(y, told, params)
         self.scale.copy_(self.less(y, told, params).std() * self.scale)
         self.fit_noise(data)
+
+    @torch.no_grad()
+    def calibrate(self, data: SimulationSet) -> None:
+        """Give fields drawn for the coarse training fields the mean power of the training fields."""
+        if self.filter is None:
+            return
+        self.filter.log_power.coefficients.zero_()
+        rows = fitting_rows(data, DRAWS)
+        params = data.params[rows].float().to(self.device)
+        coarse = self._check(data.coarse, self.grid.shape)[rows]
+
+        def draw(i: Tensor, noise: list[torch.Generator]) -> Tensor:
+            parts = torch.arange(len(i)).split(self.micro_batch)
+            return torch.cat(
+                [self.generate(params[i[p]], [noise[j] for j in p], coarse[i[p]]) for p in parts]
+            )
+
+        each = max(1, DRAWS // len(rows))
+        self.filter.fit_given(self.copula, data.values[rows].to(self.device), params, draw, each)
 
     def _check(self, coarse: Tensor | None, shape: Sequence[int]) -> Tensor:
         cells = tuple(n // self.factor for n in divisible(shape, self.network.factor))

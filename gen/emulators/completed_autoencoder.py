@@ -13,7 +13,6 @@ from gen.emulators.completion import completed
 from gen.emulators.critic import field_critic, joined, views
 from gen.emulators.gap import SummaryGap
 from gen.emulators.power_filter import PowerFilter
-from gen.emulators.sharpened import change_of_power, powers_at_nodes
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.nets.layers import to_channels
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 MOST_FIELDS, MOST_DRAWN = 4096, 1024
 """Of the training set: that the summaries' gap, and the filter of power, are measured from."""
-ROUNDS = 4
+ROUNDS = 12
 """Of the filter: the waves that are kept answer only by way of the one-point law."""
 
 
@@ -112,19 +111,10 @@ class CompletedAutoencoder(Autoencoder):
         rows = torch.arange(len(data))[:: max(1, len(data) // MOST_DRAWN)]
         values, params = data.values[rows].float().to(self.device), data.params[rows].float().to(self.device)
 
-        # Each field counts alike, in units of its own variance: a few peaks are most of all power.
-        unit = values.flatten(1).var(1)[:, None].double().cpu()
-        wanted = powers_at_nodes(self.copula, values) / unit, params
+        def draw(i: Tensor, noise: list[torch.Generator]) -> Tensor:
+            return self.generate(params[i], noise, values[i])
 
-        def change() -> Tensor:
-            parts = []
-            for i in torch.arange(len(rows)).split(64):
-                noise = [sample_generator(0, int(j), "calibration") for j in i]
-                parts.append(powers_at_nodes(self.copula, self.generate(params[i], noise, values[i])))
-            made = torch.cat(parts) / unit, params
-            return change_of_power(self.copula, wanted, made, self.filter.degree).coefficients
-
-        self.filter.fit(change, ROUNDS)
+        self.filter.fit_given(self.copula, values, params, draw, rounds=ROUNDS, alike=True)
         super().calibrate(data)
 
     def _views(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:

@@ -116,7 +116,7 @@ class LatentDiffusion(Diffusion):
     def fit(self, data: SimulationSet) -> None:
         """The latents' law, and, unless the autoencoder was trained before, its closed form."""
         if self.taken:
-            self.autoencoder.calibrate(data)
+            self.autoencoder.fit_law(data)
         else:
             self.autoencoder.fit(data)
         self.fit_noise(data)

@@ -26,6 +26,9 @@ White = Callable[[list[torch.Generator]], Tensor]
 FromWhite = Callable[[Tensor, Tensor], Tensor]
 """Of white noise ``(B, N)`` and parameters ``(B, P)`` to fields ``(B, 1, *shape)`` in physical units."""
 
+Given = Callable[[Tensor, list[torch.Generator]], Tensor]
+"""Of rows ``(B,)`` of a training set and generators, one each, to fields ``(B, 1, *shape)``."""
+
 
 class PowerFilter(nn.Module):
     r"""``F y``: each wave of y times ``a(k; theta)``, the identity until it is measured.
@@ -112,3 +115,38 @@ class PowerFilter(nn.Module):
             return closed + change_of_power(copula, wanted, powers(draw, DRAWS), self.degree).coefficients
 
         self.fit(change)
+
+    def fit_given(
+        self,
+        copula: Copula,
+        values: Tensor,
+        params: Tensor,
+        draw: Given,
+        draws: int = 1,
+        rounds: int = 2,
+        *,
+        alike: bool = False,
+    ) -> None:
+        """Give fields that are drawn for training fields, of what is given with these, their mean power.
+
+        Args:
+            values: of the training fields, ``(N, 1, *shape)``; params: ``(N, P)``.
+            draws: for each of them.
+            alike: whether each field counts in units of its own variance, most of which may be in a few
+                peaks; right where drawn fields share these.
+        """
+        params = params.to(self.log_power.coefficients)
+        variance = values.flatten(1).double().var(1)[:, None].cpu()
+        unit = variance if alike else torch.ones_like(variance)
+        wanted = powers_at_nodes(copula, values.float()) / unit, params
+        rows = torch.arange(len(params)).repeat(draws)
+
+        def change() -> Tensor:
+            parts = []
+            for i in torch.arange(len(rows)).split(64):
+                noise = [sample_generator(0, int(j), "calibration") for j in i]
+                parts.append(powers_at_nodes(copula, draw(rows[i], noise)))
+            made = torch.cat(parts) / unit[rows], params[rows]
+            return change_of_power(copula, wanted, made, self.degree).coefficients
+
+        self.fit(change, rounds)

@@ -246,9 +246,7 @@ def _check(recipe: SimulationRecipe, where: str) -> None:
         if test.region not in REGIONS:
             raise InputError(f"{where}: region must be one of {list(REGIONS)}, got {test.region!r}")
         if test.boxes < 1 or test.maps < 1:
-            raise InputError(
-                f"{where}: a test needs at least 1 box and 1 map, got {test.boxes} and {test.maps}"
-            )
+            raise InputError(f"{where}: tests need at least 1 box and map, got {test.boxes} and {test.maps}")
     t = recipe.training
     if t is not None and (min(t.cosmologies, t.boxes, t.maps) < 1 or t.validation < 0):
         raise InputError(f"{where}: training needs at least 1 cosmology, box and map, got {t}")
