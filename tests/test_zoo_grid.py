@@ -17,6 +17,7 @@ from gen.data.module import FieldData
 from gen.emulators.autoencoder import Autoencoder, Coding
 from gen.emulators.base import Emulator
 from gen.emulators.beams import beam, filtered
+from gen.emulators.coarse_diffusion import CoarseDiffusion
 from gen.emulators.completed_autoencoder import CompletedAutoencoder
 from gen.emulators.copula import Copula
 from gen.emulators.copula_diffusion import CopulaDiffusion
@@ -137,6 +138,12 @@ def super_resolution(field: str) -> Callable[[Grid, ParameterSpace], Emulator]:
     )
 
 
+def coarse_diffusion(field: str) -> Callable[[Grid, ParameterSpace], Emulator]:
+    return lambda grid, space: CoarseDiffusion(
+        grid, space, field, "1", widths=(4, 8), steps=4, logarithmic=field in DECADES
+    )
+
+
 def small_scales(field: str) -> Callable[[Grid, ParameterSpace], Emulator]:
     return lambda grid, space: SmallScales(
         grid, space, None, field, "1", coarse_beam=_beam(grid), fine_beam=0.0, widths=(4, 8),
@@ -216,3 +223,8 @@ def test_field_and_noise_to_field(
     tmp_path: Path,
 ) -> None:
     walk(Toy(field, coarse), family(field), loss, tmp_path)
+
+
+@pytest.mark.parametrize("field", ["matter density", "matter density of a slab", "HI density"])
+def test_field_and_noise_to_field_by_diffusion(field: str, tmp_path: Path) -> None:
+    walk(Toy(field, "halved"), coarse_diffusion(field), Denoising(), tmp_path)

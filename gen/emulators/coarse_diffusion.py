@@ -9,19 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from gen.emulators.conditioning import check_coarse, divisible, fitting_rows, refuse_negative
+from gen.emulators.copula import distinct_rows
 from gen.emulators.copula_diffusion import CopulaDiffusion
+from gen.emulators.log_marginal import LogMarginal
 from gen.emulators.marginal import Marginal, empirical_quantiles, prolonged
 from gen.emulators.missing_modes import MissingModes
+from gen.emulators.power_filter import Given
+from gen.emulators.score_law import ScoreLaw
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.nets.layers import linear_upsample
+from gen.noise import sample_generator
 from gen.transforms import Log
 
 if TYPE_CHECKING:
     from gen.data.base import SimulationSet
 
 DRAWS = 256
-"""Fields by which the filter of power is measured."""
+"""Fields by which a trained network is measured."""
 
 
 class CoarseDiffusion(CopulaDiffusion):
@@ -38,6 +43,7 @@ class CoarseDiffusion(CopulaDiffusion):
     Args:
         factor: ratio of the cells along a side; 1 for fields on the same cells.
         coarse: what the coarse field is, a density, for people to read.
+        calibrated: once trained, measure what is drawn for the coarse training fields and mend it.
         others: as of ``CopulaDiffusion``; the network is a U-Net.
 
     Raises:
@@ -77,15 +83,19 @@ class CoarseDiffusion(CopulaDiffusion):
             )
         super().__init__(
             grid, space, field, unit, degree, widths, high, low, steps, order, spectral_weight,
-            logarithmic, reach, phases, knots, patch=patch, calibrated=calibrated,
+            logarithmic, reach, phases, knots, patch=patch, calibrated=calibrated and not logarithmic,
         )  # fmt: skip
-        self.arguments |= {"factor": factor, "coarse": coarse}
+        self.arguments |= {"factor": factor, "coarse": coarse, "calibrated": calibrated}
         del self.arguments["contrast_power"]
         self.factor, self.coarse, self.transform = factor, coarse, Log(0.1)
         # One box tells the scores of its cells up to about 4; beyond it is prolonged.
         self.marginal = Marginal(space, n_nodes=113, reach=3.5, degree=degree)
         self.missing = MissingModes(grid, space, degree=degree)
         self.scale = nn.Buffer(torch.ones(()))
+        law = self.copula.marginal
+        self.score_law: ScoreLaw | None = None
+        if calibrated and isinstance(law, LogMarginal):
+            self.score_law = ScoreLaw(law, space, degree, self.copula.knots)
 
     @torch.no_grad()
     def fit(self, data: SimulationSet) -> None:
@@ -110,10 +120,10 @@ class CoarseDiffusion(CopulaDiffusion):
 
     @torch.no_grad()
     def calibrate(self, data: SimulationSet) -> None:
-        """Give fields drawn for the coarse training fields the mean power of the training fields."""
-        if self.filter is None:
+        """What is seen of fields drawn for the coarse training fields is undone: a wrong one-point law, of
+        fields of decades, which their power follows; of others a wrong mean power."""
+        if self.filter is None and self.score_law is None:
             return
-        self.filter.log_power.coefficients.zero_()
         rows = fitting_rows(data, DRAWS)
         params = data.params[rows].float().to(self.device)
         coarse = self._check(data.coarse, self.grid.shape)[rows]
@@ -125,7 +135,42 @@ class CoarseDiffusion(CopulaDiffusion):
             )
 
         each = max(1, DRAWS // len(rows))
-        self.filter.fit_given(self.copula, data.values[rows].to(self.device), params, draw, each)
+        if self.score_law is not None:
+            self.score_law.shift.coefficients.zero_()
+            self._fit_scores(params, each, draw)
+        else:
+            assert self.filter is not None
+            self.filter.log_power.coefficients.zero_()
+            self.filter.fit_given(self.copula, data.values[rows].to(self.device), params, draw, each)
+
+    def _fit_scores(self, params: Tensor, each: int, draw: Given) -> None:
+        assert self.score_law is not None and isinstance(self.copula.marginal, LogMarginal)
+        again = torch.arange(len(params)).repeat(each)
+        parts = []
+        for i in torch.arange(len(again)).split(64):
+            noise = [sample_generator(0, int(j), "calibration") for j in i]
+            parts.append(self.to_working(draw(again[i], noise), params[again[i]]))
+        y = torch.cat(parts)
+        cosmologies, group = distinct_rows(params[again])
+        made = [y[group == i] for i in range(len(cosmologies))]
+        self.score_law.fit(self.copula.marginal, cosmologies, made)
+
+    def _places(self, params: Tensor) -> Tensor:
+        """Of the one-point law among scores as they are drawn."""
+        assert self.score_law is not None and isinstance(self.copula.marginal, LogMarginal)
+        return self.score_law.places(self.copula.marginal, params)
+
+    def to_working(self, values: Tensor, params: Tensor) -> Tensor:
+        if self.score_law is None:
+            return super().to_working(values, params)
+        assert isinstance(self.copula.marginal, LogMarginal)
+        return self.copula.marginal.inverse(values, params, self._places(params))
+
+    def to_physical(self, y: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
+        if self.score_law is None:
+            return super().to_physical(y, params, white)
+        assert isinstance(self.copula.marginal, LogMarginal)
+        return self.copula.marginal(y, params, self._places(params))
 
     def _check(self, coarse: Tensor | None, shape: Sequence[int]) -> Tensor:
         cells = tuple(n // self.factor for n in divisible(shape, self.network.factor))
