@@ -152,7 +152,7 @@ def test_it_moves_with_its_box_and_is_the_same_after_reload(tmp_path: Path) -> N
     made = emulator()
     made.fit(data)
     torch.manual_seed(5)
-    torch.nn.init.normal_(made.network.leave.weight, 0, 0.05)
+    torch.nn.init.normal_(made.get_parameter("network.leave.weight"), 0, 0.05)
     save(made.eval(), tmp_path / "made", "# made\n")
     again = gen.load(tmp_path / "made")
     assert isinstance(again, CoarseDiffusion) and again.to_config() == made.to_config()
@@ -205,13 +205,14 @@ def test_once_calibrated_fields_have_the_power_of_the_training_fields() -> None:
         made = CoarseDiffusion(
             FINE, SPACE, factor=1, degree=0, widths=(4,), steps=4, reach=3.0, calibrated=True
         )
-        torch.nn.init.normal_(made.network.leave.weight, 0, 0.1)
+        torch.nn.init.normal_(made.get_parameter("network.leave.weight"), 0, 0.1)
     made.fit(data)
     made.eval()
+    u = data.coarse.log()
 
     def error() -> float:
-        found = products(made.sample(data.params, coarse=data.coarse, seed=5).values, data.coarse.log())[0]
-        return float((found / products(data.values, data.coarse.log())[0] - 1).abs().max())
+        found = products(made.sample(data.params, coarse=data.coarse, seed=5).values, u)[0]
+        return float((found / products(data.values, u)[0] - 1).abs().max())
 
     before = error()
     made.calibrate(data)
@@ -240,7 +241,7 @@ def test_of_fields_of_decades_the_one_point_law_is_mended() -> None:
             reach=2.5,
             calibrated=True,
         )
-        torch.nn.init.normal_(made.network.leave.weight, 0, 0.1)
+        torch.nn.init.normal_(made.get_parameter("network.leave.weight"), 0, 0.1)
     made.fit(data)
     made.eval()
     shares = torch.tensor([0.001, 0.02, 0.2, 0.5, 0.8, 0.98, 0.999])
@@ -295,6 +296,11 @@ def test_from_the_command_line(
     assert torch.allclose(read_fields(tmp_path / "fine.h5").values[:], wanted, atol=2e-5)
     assert main(["sample", str(tmp_path / "made"), "-o", str(tmp_path / "none.h5")]) == 2
     assert "cosmozoo apply" in capsys.readouterr().err
+    assert main(["explore", str(tmp_path / "made"), "-o", str(tmp_path / "none.png")]) == 2
+    assert "has no latent space of independent numbers" in capsys.readouterr().err
+    seen = ["posterior", str(tmp_path / "made"), "--observed", str(tmp_path / "fine.h5"), "--noise", "0.1"]
+    assert main([*seen, "--params", "Omega_m=0.3", "-o", str(tmp_path / "none.h5")]) == 2
+    assert "makes fields from coarse ones, which this command does not take" in capsys.readouterr().err
 
 
 def test_a_report_sets_its_closed_form_beside_it(

@@ -169,6 +169,11 @@ def with_posterior(emulator: Emulator, checkpoint: Path) -> Diffusion:
             f"{checkpoint} is a {type(emulator).__name__}, which has no posterior; give a checkpoint of a "
             "diffusion emulator, CopulaDiffusion or LatentDiffusion"
         )
+    if emulator.needs_coarse:
+        raise InputError(
+            f"{checkpoint} makes fields from coarse ones, which this command does not take; from Python "
+            "call posterior of the loaded checkpoint with coarse"
+        )
     return emulator
 
 

@@ -200,7 +200,7 @@ class CoarseDiffusion(CopulaDiffusion):
         """Where samples start: fields ``(B, 1, *shape)`` of coarse ones and a Gaussian rest."""
         shape = [n * self.factor for n in coarse.shape[2:]]
         g = self.gaussian(params, self.white_latent(generators, shape), shape)
-        return self.to_physical(self.restored(g, self.told(coarse, params, shape), params), params)
+        return self.copula.marginal(self.restored(g, self.told(coarse, params, shape), params), params)
 
     def gaussian(self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """g, the waves that the coarse field does not tell."""

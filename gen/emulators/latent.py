@@ -48,7 +48,7 @@ def latent_space(emulator: Emulator) -> LatentSpace:
     Raises:
         InputError: if its fields are made from something else.
     """
-    if not isinstance(emulator, LatentSpace):
+    if not isinstance(emulator, LatentSpace) or emulator.needs_coarse:
         raise InputError(
             f"{type(emulator).__name__} has no latent space of independent numbers to explore; "
             "take a checkpoint of a Copula, CopulaGAN or LatentGAN"
