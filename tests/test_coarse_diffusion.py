@@ -323,5 +323,7 @@ def test_what_does_not_fit_is_refused() -> None:
         made.sample({"Omega_m": 0.3}, coarse=torch.ones(1, 1, 8, 8))
     with pytest.raises(InputError, match="a coarse field needs a periodic grid whose sides divide by factor"):
         emulator(factor=3)
+    with pytest.raises(InputError, match="are exactly 0, and such fields have no normal scores"):
+        made.fit(replace(data, values=data.values.clamp(min=0)))
     with pytest.raises(InputError, match="the density of fields given others is not known"):
         likelihood_bound(made, data.values[:1], data.params[:1])

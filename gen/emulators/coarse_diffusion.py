@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 DRAWS = 256
 """Fields by which a trained network is measured."""
+MOST_EMPTY = 1e-3
+"""Share of cells that may have one and the same value."""
 
 
 class CoarseDiffusion(CopulaDiffusion):
@@ -102,9 +104,11 @@ class CoarseDiffusion(CopulaDiffusion):
         """Both one-point laws, the regression, and the power of what it leaves.
 
         Raises:
-            InputError: without coarse fields of ``factor`` times fewer cells a side.
+            InputError: without coarse fields of ``factor`` times fewer cells a side, and for fields with many
+                cells of one value, such as empty ones.
         """
         coarse = self._check(data.coarse, self.grid.shape)
+        _refuse_empty(data)
         self.copula.fit(data)
         rows = fitting_rows(data, max(64, 2**24 // self.grid.n_cells))
         values, params, coarse = data.values[rows].float(), data.params[rows].float(), coarse[rows].float()
@@ -210,3 +214,13 @@ class CoarseDiffusion(CopulaDiffusion):
     def covariance(self, y: Tensor, params: Tensor) -> Tensor:
         # The rest is a product of its amplitude with white noise, and symmetric.
         return self.missing.rest(self.missing.rest(y, params), params) / self.scale**2
+
+
+def _refuse_empty(data: SimulationSet) -> None:
+    lowest = data.values.min()
+    share = float((data.values == lowest).float().mean())
+    if share > MOST_EMPTY:
+        raise InputError(
+            f"{share:.1%} of the cells of {data.name} are exactly {lowest:g}, and such fields have no normal "
+            "scores; deposit more particles in a cell (oversampling), or take SuperResolution"
+        )
