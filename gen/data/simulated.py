@@ -70,6 +70,7 @@ class Simulated(Source):
 def _stand_in(recipe: SimulationRecipe) -> SimulationRecipe:
     """A few simulations of the same kind that take seconds: lognormal maps, boxes by 2LPT or two steps."""
     source, training = recipe.source, Training(8, 4, 1, 4)
+    fitting = max(1, 64 // recipe.grid.shape[0])
     if isinstance(source, NBody | Lognormal):
         source, training = Lognormal(), Training(8, 2, 8, 4)
     elif isinstance(source, Dust):
@@ -79,11 +80,12 @@ def _stand_in(recipe: SimulationRecipe) -> SimulationRecipe:
     elif isinstance(source, Galaxies):  # second order makes no halos
         source, training = replace(source, steps=2), Training(4, 2, 1, 4)
     elif isinstance(source, HI):
-        few = min(source.oversampling, max(1, 64 // recipe.grid.shape[0]))
+        few = min(source.oversampling, fitting)
         source = replace(source, steps=2, mesh_factor=1, oversampling=few)
         training = Training(4, 2, 1, 4)
     elif isinstance(source, Density | SuperResolution | SuperResolutionSlab):
-        source = replace(source, steps=0, oversampling=1)
+        source = replace(source, steps=0, oversampling=min(source.oversampling, fitting))
+        training = Training(8, 2, 1, 4) if source.oversampling > 1 else training
     else:
         source = replace(source, steps=0)
     return replace(recipe, source=source, training=training, test=())
