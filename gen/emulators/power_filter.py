@@ -16,8 +16,10 @@ from gen.noise import sample_generator
 if TYPE_CHECKING:
     from gen.emulators.copula import Copula
 
-DRAWS, PLAIN = 512, 8192
-"""Fields of the sampler in a round, and of the closed form that it starts from."""
+DRAWS = 512
+"""Fields of the sampler in a round."""
+FEWEST, MOST, CELLS = 1024, 8192, 2**25
+"""Of the closed form that it starts from: fields, and cells of all that are drawn between these."""
 
 Powers = tuple[Tensor, Tensor]
 """Of fields at a copula's nodes ``(N, n_k)``, and their parameters ``(N, P)``."""
@@ -108,7 +110,8 @@ class PowerFilter(nn.Module):
             return torch.cat(parts), params[rows]
 
         real = powers_at_nodes(copula, values.float()), params
-        closed = change_of_power(copula, real, powers(plain, PLAIN), self.degree).coefficients
+        n_plain = max(FEWEST, min(MOST, CELLS // self.grid.n_cells))
+        closed = change_of_power(copula, real, powers(plain, n_plain), self.degree).coefficients
         wanted = powers(plain, DRAWS)
 
         def change() -> Tensor:
