@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gen.emulators.copula import Copula, correlation_function
+from gen.emulators.sharpened import powers_at_nodes
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.noise import normal, sample_generator
@@ -115,6 +116,26 @@ def test_a_cut_field_is_not_periodic_and_keeps_its_correlation() -> None:
     assert beside[1] == pytest.approx(beside[0], abs=0.01)
     means = [x.mean((1, 2, 3)).std().item() for x in (values, made)]
     assert means[1] == pytest.approx(means[0], rel=0.2)
+
+
+def test_of_a_steep_open_field_the_weakest_power_is_settled() -> None:
+    """Through the correlation function, beside waves 10^5 times as strong, it comes out a third of it."""
+    grid, whole = Grid((32, 32), 8.0, "deg", False), Grid((64, 64), 16.0, "deg", True)
+    white = normal([sample_generator(9, i) for i in range(256)], whole.shape)
+    k = (whole.wavenumber() / whole.k_fundamental).float()
+    amplitude = torch.where(k > 0, k.clamp(min=1) ** -1.7 * torch.exp(-((k / 16) ** 2)), 0.0)
+    g = torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, s=whole.shape)[:, None, :32, :32]
+    data = Set(g / g.std(), torch.zeros(256, 0))
+
+    def error(*, settled: bool) -> float:
+        """Largest of ln of power at nodes where the field has more than 5 10^-6 of its strongest."""
+        emulator = Copula(grid, NONE, settled=settled)
+        emulator.fit(data)
+        fields = (emulator.sample({}, n=256, seed=1).values, data.values)
+        ours, theirs = (powers_at_nodes(emulator, x).mean(0) for x in fields)
+        return float((ours / theirs).log()[theirs > 5e-6 * theirs.max()].abs().max())
+
+    assert error(settled=True) < 0.2 < 0.8 < error(settled=False)
 
 
 def test_correlation_function_counts_pairs() -> None:

@@ -88,7 +88,8 @@ class CoarseDiffusion(CopulaDiffusion):
             logarithmic, reach, phases, knots, patch=patch, calibrated=calibrated and not logarithmic,
         )  # fmt: skip
         self.arguments |= {"factor": factor, "coarse": coarse, "calibrated": calibrated}
-        del self.arguments["contrast_power"]
+        for name in ("contrast_power", "settled"):
+            del self.arguments[name]
         self.factor, self.coarse, self.transform = factor, coarse, Log(0.1)
         # One box tells the scores of its cells up to about 4; beyond it is prolonged.
         self.marginal = Marginal(space, n_nodes=113, reach=3.5, degree=degree)

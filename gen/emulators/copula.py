@@ -13,7 +13,7 @@ from gen.emulators.latent import LatentSpace
 from gen.emulators.log_marginal import LogMarginal
 from gen.emulators.marginal import Marginal
 from gen.emulators.regression import Polynomial
-from gen.emulators.sharpened import match_contrast
+from gen.emulators.sharpened import match_contrast, settle
 from gen.emulators.torus import Torus, interpolated
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
@@ -81,6 +81,8 @@ class Copula(LatentSpace):
             the mean power of density contrasts is right, at the cost of that of the logarithm.
         reach, phases: of the one-point law, see ``LogMarginal``.
         knots: values of parameters where all laws may bend, see ``Polynomial``.
+        settled: change P_G until fields have the mean power of the training fields under a taper, for open
+            fields whose spectrum falls by more than four decades.
     """
 
     def __init__(
@@ -97,12 +99,13 @@ class Copula(LatentSpace):
         phases: int = 1,
         knots: Mapping[str, Sequence[float]] | None = None,
         contrast_power: bool = False,
+        settled: bool = False,
     ) -> None:
         super().__init__(grid, space, field, unit)
         if not logarithmic and (phases != 1 or contrast_power):
             raise InputError("two phases and contrast_power are for laws of logarithms; set logarithmic")
         self.degree, self.n_k, self.reach, self.phases = degree, n_k, reach, phases
-        self.logarithmic, self.contrast_power = logarithmic, contrast_power
+        self.logarithmic, self.contrast_power, self.settled = logarithmic, contrast_power, settled
         self.knots = {name: [float(k) for k in values] for name, values in (knots or {}).items()}
         self.marginal = (
             LogMarginal(space, reach, degree, phases, self.knots)
@@ -113,7 +116,7 @@ class Copula(LatentSpace):
         self.nodes = nn.Buffer(self._torus().nodes(n_k).float())
 
     def to_config(self) -> dict[str, Any]:
-        names = ("degree", "n_k", "logarithmic", "reach", "phases", "knots", "contrast_power")
+        names = ("degree", "n_k", "logarithmic", "reach", "phases", "knots", "contrast_power", "settled")
         own = {name: getattr(self, name) for name in names}
         return {**self._base_config(), **own}
 
@@ -149,6 +152,8 @@ class Copula(LatentSpace):
         self.log_power.fit(cosmologies, torch.stack(spectra))
         if self.contrast_power:
             match_contrast(self, data.values, data.params)
+        if self.settled:
+            settle(self, data.values, data.params)
 
     def _spectrum(self, values: Tensor, a2: Tensor, iterations: int = 8) -> Tensor:
         """Logarithm of P_G at the nodes for one cosmology, ``(n_k,)`` (unit variance, lattice units)."""

@@ -32,7 +32,7 @@ class CopulaDiffusion(Diffusion):
         high, low, steps: of the ladder of noise levels.
         order: of the solver.
         spectral_weight: of the loss in waves, each in units of its noise, against that in cells.
-        logarithmic, reach, phases, knots, contrast_power: of the copula.
+        logarithmic, reach, phases, knots, contrast_power, settled: of the copula.
         denoiser: the network; ``widths`` are those of a U-Net,
         width, depth, heads: of a transformer.
         patch: cells along an axis that the network takes together, by default 1 or, a transformer, 4.
@@ -63,6 +63,7 @@ class CopulaDiffusion(Diffusion):
         heads: int = 4,
         patch: int | None = None,
         calibrated: bool = False,
+        settled: bool = False,
     ) -> None:
         law: dict[str, Any] = {
             "logarithmic": logarithmic,
@@ -70,6 +71,7 @@ class CopulaDiffusion(Diffusion):
             "phases": phases,
             "knots": dict(knots or {}),
             "contrast_power": contrast_power,
+            "settled": settled,
         }
         sizes = {"widths": list(widths), "width": width, "depth": depth, "heads": heads}
         sizes["patch"] = patch or (1 if denoiser == "unet" else 4)
