@@ -21,6 +21,7 @@ import gen
 from gen.checkpoint import SHIPPED_LIMIT, load, record_report, save
 from gen.emulators.base import Emulator
 from gen.emulators.beams import beam, filtered
+from gen.emulators.coarse_diffusion import CoarseDiffusion
 from gen.emulators.conditioning import Deterministic
 from gen.emulators.copula import Copula
 from gen.emulators.copula_gan import CopulaGAN
@@ -374,7 +375,7 @@ def coarse_fields(emulator: Emulator) -> Tensor | None:
         return torch.randn(1, channels, *(n,) * dim, generator=generator)
     if isinstance(emulator, GalaxyCounts):
         return torch.randn(1, 1, *(n,) * dim, generator=generator).exp()
-    if isinstance(emulator, SuperResolution):
+    if isinstance(emulator, SuperResolution | CoarseDiffusion):
         return torch.randn(1, 1, *(n // emulator.factor,) * dim, generator=generator).exp()
     if isinstance(emulator, FromWideBeam):
         noise = torch.randn(1, emulator.n_channels, *(n,) * dim, generator=generator)

@@ -187,7 +187,12 @@ class Toy(Emulator):
         return self._base_config()
 
     def loss(
-        self, values: Tensor, params: Tensor, generators: Sequence[torch.Generator], sigma: Tensor
+        self,
+        values: Tensor,
+        params: Tensor,
+        generators: Sequence[torch.Generator],
+        sigma: Tensor,
+        coarse: Tensor | None = None,
     ) -> dict[str, Tensor]:
         self.seen.append(sigma)
         return {"cells": ((self.weight - 1) * values[:, 0, 0, 0]).square().mean()}

@@ -149,7 +149,8 @@ class CoarseDiffusion(CopulaDiffusion):
             self.filter.fit_given(self.copula, data.values[rows].to(self.device), params, draw, each)
 
     def _fit_scores(self, params: Tensor, each: int, draw: Given) -> None:
-        assert self.score_law is not None and isinstance(self.copula.marginal, LogMarginal)
+        assert self.score_law is not None
+        assert isinstance(self.copula.marginal, LogMarginal)
         again = torch.arange(len(params)).repeat(each)
         parts = []
         for i in torch.arange(len(again)).split(64):
@@ -162,7 +163,8 @@ class CoarseDiffusion(CopulaDiffusion):
 
     def _places(self, params: Tensor) -> Tensor:
         """Of the one-point law among scores as they are drawn."""
-        assert self.score_law is not None and isinstance(self.copula.marginal, LogMarginal)
+        assert self.score_law is not None
+        assert isinstance(self.copula.marginal, LogMarginal)
         return self.score_law.places(self.copula.marginal, params)
 
     def to_working(self, values: Tensor, params: Tensor) -> Tensor:
