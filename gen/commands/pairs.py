@@ -231,12 +231,10 @@ def _completed(emulator: Completing, test: SimulationSet, seed: int) -> Tensor:
 
     def completed(coarse: Tensor, params: Tensor) -> Tensor:
         mine = [next(generators) for _ in coarse]
-        if isinstance(emulator, CoarseDiffusion):
-            return emulator.completed(params, mine, coarse)
         if isinstance(emulator, Refinement):
             given = emulator.completed(params, mine, emulator.run_of(coarse))
             return emulator.closed_form(given, params)
-        return emulator.to_physical(emulator.draw_latent(params, mine, coarse)[:, :1], params)
+        return emulator.completed(params, mine, coarse)
 
     return _batched(completed, test)
 

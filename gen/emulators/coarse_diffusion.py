@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -12,14 +12,13 @@ from gen.emulators.conditioning import check_coarse, divisible, fitting_rows, re
 from gen.emulators.copula import distinct_rows
 from gen.emulators.copula_diffusion import CopulaDiffusion
 from gen.emulators.log_marginal import LogMarginal
-from gen.emulators.marginal import Marginal, empirical_quantiles, prolonged
+from gen.emulators.marginal import Marginal
 from gen.emulators.missing_modes import MissingModes
-from gen.emulators.power_filter import Given
 from gen.emulators.score_law import ScoreLaw
+from gen.emulators.sharpened import drawn
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.nets.layers import linear_upsample
-from gen.noise import sample_generator
 from gen.transforms import Log
 
 if TYPE_CHECKING:
@@ -113,10 +112,8 @@ class CoarseDiffusion(CopulaDiffusion):
         self.copula.fit(data)
         rows = fitting_rows(data, max(64, 2**24 // self.grid.n_cells))
         values, params, coarse = data.values[rows].float(), data.params[rows].float(), coarse[rows].float()
-        scores = self.marginal.scores(torch.zeros((), dtype=torch.float64))
-        empty, cells = self.transform(torch.zeros(1)).item(), coarse[0].numel()
-        known = [empirical_quantiles(box, scores) for box in self.transform(coarse)]
-        self.marginal.fit(params, torch.stack([prolonged(q, scores, empty, cells) for q in known]))
+        empty = self.transform(torch.zeros(1)).item()
+        self.marginal.fit_boxes(params, list(self.transform(coarse)), empty)
         told = self.told(coarse, params, self.grid.shape)
         y = self.to_working(values, params)
         self.missing.fit(y, told, params)
@@ -134,50 +131,44 @@ class CoarseDiffusion(CopulaDiffusion):
         coarse = self._check(data.coarse, self.grid.shape)[rows]
 
         def draw(i: Tensor, noise: list[torch.Generator]) -> Tensor:
-            parts = torch.arange(len(i)).split(self.micro_batch)
-            return torch.cat(
-                [self.generate(params[i[p]], [noise[j] for j in p], coarse[i[p]]) for p in parts]
-            )
+            return self.generate(params[i], noise, coarse[i])
 
         each = max(1, DRAWS // len(rows))
         if self.score_law is not None:
             self.score_law.shift.coefficients.zero_()
-            self._fit_scores(params, each, draw)
+            again = torch.arange(len(rows)).repeat(each)
+            self._fit_scores(
+                self.score_law, params[again], drawn(draw, again, "calibration", self.micro_batch)
+            )
         else:
             assert self.filter is not None
             self.filter.log_power.coefficients.zero_()
-            self.filter.fit_given(self.copula, data.values[rows].to(self.device), params, draw, each)
+            values = data.values[rows].to(self.device)
+            self.filter.fit_given(self.copula, values, params, draw, each, batch=self.micro_batch)
 
-    def _fit_scores(self, params: Tensor, each: int, draw: Given) -> None:
-        assert self.score_law is not None
-        assert isinstance(self.copula.marginal, LogMarginal)
-        again = torch.arange(len(params)).repeat(each)
-        parts = []
-        for i in torch.arange(len(again)).split(64):
-            noise = [sample_generator(0, int(j), "calibration") for j in i]
-            parts.append(self.to_working(draw(again[i], noise), params[again[i]]))
-        y = torch.cat(parts)
-        cosmologies, group = distinct_rows(params[again])
-        made = [y[group == i] for i in range(len(cosmologies))]
-        self.score_law.fit(self.copula.marginal, cosmologies, made)
+    def _fit_scores(self, law: ScoreLaw, params: Tensor, made: Iterator[Tensor]) -> None:
+        """From fields made at parameters ``(N, P)``, in batches."""
+        pairs = zip(made, params.split(self.micro_batch), strict=True)
+        y = torch.cat([self.to_working(*pair) for pair in pairs])
+        cosmologies, group = distinct_rows(params)
+        law.fit(self._decades, cosmologies, [y[group == i] for i in range(len(cosmologies))])
 
-    def _places(self, params: Tensor) -> Tensor:
-        """Of the one-point law among scores as they are drawn."""
-        assert self.score_law is not None
+    @property
+    def _decades(self) -> LogMarginal:
         assert isinstance(self.copula.marginal, LogMarginal)
-        return self.score_law.places(self.copula.marginal, params)
+        return self.copula.marginal
 
     def to_working(self, values: Tensor, params: Tensor) -> Tensor:
         if self.score_law is None:
             return super().to_working(values, params)
-        assert isinstance(self.copula.marginal, LogMarginal)
-        return self.copula.marginal.inverse(values, params, self._places(params))
+        law = self._decades
+        return law.inverse(values, params, self.score_law.places(law, params))
 
     def to_physical(self, y: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
         if self.score_law is None:
             return super().to_physical(y, params, white)
-        assert isinstance(self.copula.marginal, LogMarginal)
-        return self.copula.marginal(y, params, self._places(params))
+        law = self._decades
+        return law(y, params, self.score_law.places(law, params))
 
     def _check(self, coarse: Tensor | None, shape: Sequence[int]) -> Tensor:
         cells = tuple(n // self.factor for n in divisible(shape, self.network.factor))

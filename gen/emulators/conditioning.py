@@ -119,6 +119,11 @@ def shared_scale(squares: Tensor, groups: Sequence[int]) -> Tensor:
     return torch.cat([part.mean().sqrt().clamp(min=1e-12).expand(len(part)) for part in parts])
 
 
+def evenly(n: int, count: int) -> Tensor:
+    """``count`` evenly spaced indices below ``n``, repeating if there are more."""
+    return torch.arange(count) * n // count if count <= n else torch.arange(count) % n
+
+
 def fitting_rows(data: SimulationSet, most: int) -> Tensor:
     """Indices of evenly spaced fields, at most ``most``."""
     return torch.arange(0, len(data), max(1, -(-len(data) // most)))

@@ -102,6 +102,16 @@ class Marginal(OnePointLaw):
         smearing = log_steps.exp().mean(0).log() - predicted.mean(0).log()
         self.shape.coefficients[0, 1:] += smearing.to(self.shape.coefficients)
 
+    def fit_boxes(self, params: Tensor, boxes: Sequence[Tensor], empty: float) -> None:
+        """From one box at each row of parameters ``(M, P)``, prolonged beyond what it tells.
+
+        Args:
+            empty: the value of empty cells.
+        """
+        scores = self.scores(torch.zeros((), dtype=torch.float64))
+        told = [_prolonged(empirical_quantiles(box, scores), scores, empty, box.numel()) for box in boxes]
+        self.fit(params, torch.stack(told))
+
     def nodes(self, params: Tensor) -> Tensor:
         """q at the nodes, ``(B, n_nodes)``."""
         start, log_steps = self.shape(params).split([1, self.n_nodes - 1], -1)
@@ -149,7 +159,7 @@ def at_rank(ordered: Tensor, rank: Tensor) -> Tensor:
     return ordered[low] + (rank - low) * (ordered[low + 1] - ordered[low])
 
 
-def prolonged(quantiles: Tensor, scores: Tensor, empty: float, n_cells: int, over: float = 0.5) -> Tensor:
+def _prolonged(quantiles: Tensor, scores: Tensor, empty: float, n_cells: int, over: float = 0.5) -> Tensor:
     """Quantiles of one box, prolonged beyond those that it can tell, at the slope over ``over`` of scores.
 
     It can tell none beyond which it has but three cells; and none of empty cells, which are many, all of one

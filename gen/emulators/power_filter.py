@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from gen.emulators.conditioning import evenly
 from gen.emulators.regression import Polynomial
-from gen.emulators.sharpened import change_of_power, powers_at_nodes
+from gen.emulators.sharpened import BATCH, Draw, change_of_power, drawn, powers_at_nodes
 from gen.emulators.torus import Torus
-from gen.noise import sample_generator
 
 if TYPE_CHECKING:
     from gen.emulators.copula import Copula
@@ -27,9 +27,6 @@ White = Callable[[list[torch.Generator]], Tensor]
 """Of generators to white noise ``(B, N)``, one row each."""
 FromWhite = Callable[[Tensor, Tensor], Tensor]
 """Of white noise ``(B, N)`` and parameters ``(B, P)`` to fields ``(B, 1, *shape)`` in physical units."""
-
-Given = Callable[[Tensor, list[torch.Generator]], Tensor]
-"""Of rows ``(B,)`` of a training set and generators, one each, to fields ``(B, 1, *shape)``."""
 
 
 class PowerFilter(nn.Module):
@@ -102,12 +99,9 @@ class PowerFilter(nn.Module):
 
         @torch.no_grad()
         def powers(of: FromWhite, n: int) -> Powers:
-            rows = torch.arange(n) * len(params) // n if n < len(params) else torch.arange(n) % len(params)
-            parts = []
-            for i in torch.arange(n).split(64):
-                noise = white([sample_generator(0, int(j), "power filter") for j in i])
-                parts.append(powers_at_nodes(copula, of(noise, params[rows[i]])))
-            return torch.cat(parts), params[rows]
+            theta = params[evenly(len(params), n)]
+            fields = drawn(lambda given, noise: of(white(noise), given), theta, "power filter")
+            return torch.cat([powers_at_nodes(copula, part) for part in fields]), theta
 
         real = powers_at_nodes(copula, values.float()), params
         n_plain = max(FEWEST, min(MOST, CELLS // self.grid.n_cells))
@@ -124,9 +118,10 @@ class PowerFilter(nn.Module):
         copula: Copula,
         values: Tensor,
         params: Tensor,
-        draw: Given,
+        draw: Draw,
         draws: int = 1,
         rounds: int = 2,
+        batch: int = BATCH,
         *,
         alike: bool = False,
     ) -> None:
@@ -134,7 +129,9 @@ class PowerFilter(nn.Module):
 
         Args:
             values: of the training fields, ``(N, 1, *shape)``; params: ``(N, P)``.
+            draw: of rows of these.
             draws: for each of them.
+            batch: fields that are drawn at a time.
             alike: whether each field counts in units of its own variance, most of which may be in a few
                 peaks; right where drawn fields share these.
         """
@@ -145,11 +142,9 @@ class PowerFilter(nn.Module):
         rows = torch.arange(len(params)).repeat(draws)
 
         def change() -> Tensor:
-            parts = []
-            for i in torch.arange(len(rows)).split(64):
-                noise = [sample_generator(0, int(j), "calibration") for j in i]
-                parts.append(powers_at_nodes(copula, draw(rows[i], noise)))
-            made = torch.cat(parts) / unit[rows], params[rows]
+            fields = drawn(draw, rows, "calibration", batch)
+            powers = torch.cat([powers_at_nodes(copula, part) for part in fields])
+            made = powers / unit[rows], params[rows]
             return change_of_power(copula, wanted, made, self.degree).coefficients
 
         self.fit(change, rounds)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from gen.emulators.conditioning import evenly
 from gen.emulators.log_marginal import LogMarginal
 from gen.emulators.regression import Polynomial
 from gen.emulators.torus import Torus
@@ -18,12 +19,14 @@ from gen.noise import sample_generator
 if TYPE_CHECKING:
     from gen.emulators.copula import Copula
 
-Draw = Callable[[Tensor, Sequence[torch.Generator]], Tensor]
-"""Of parameters ``(B, P)`` and as many generators to fields ``(B, C, *shape)``."""
+Draw = Callable[[Tensor, list[torch.Generator]], Tensor]
+"""Of parameters ``(B, P)``, or rows ``(B,)`` of a set, and as many generators to ``(B, C, *shape)``."""
 DEEPEST = 1e-4
 """Smallest factor by which power is changed in one round."""
 ROUNDS, MOST = 5, 256
 """How often, and by how many maps, a closed form is compared with the training maps."""
+BATCH = 64
+"""Fields that are drawn at a time."""
 SETTLING = 1024
 """Training maps, at most, with whose power that of a copula is settled."""
 DRAWS = 1024
@@ -106,6 +109,12 @@ def tapered(grid: Grid, fields: Tensor) -> Tensor:
     return torch.fft.rfftn(centred, dim=axes).abs().square()
 
 
+def drawn(draw: Draw, given: Tensor, stream: str, batch: int = BATCH) -> Iterator[Tensor]:
+    """Fields of what ``given (N, ...)`` says of each, a batch at a time; the noise of row i is its own."""
+    for rows in torch.arange(len(given)).split(batch):
+        yield draw(given[rows], [sample_generator(0, int(i), stream) for i in rows])
+
+
 @torch.no_grad()
 def settle(copula: Copula, values: Tensor, params: Tensor) -> None:
     """Give fields of a copula the mean power of the training fields, wave by wave under a taper.
@@ -116,14 +125,11 @@ def settle(copula: Copula, values: Tensor, params: Tensor) -> None:
     Args:
         values: ``(N, 1, *shape)``; params: ``(N, P)``.
     """
-    rows = torch.arange(min(len(values), SETTLING)) * len(values) // min(len(values), SETTLING)
+    rows = evenly(len(values), min(len(values), SETTLING))
     params = params[rows].to(copula.log_power.coefficients)
     real = powers_at_nodes(copula, values[rows].float())
     for _ in range(ROUNDS):
-        made = []
-        for part in torch.arange(len(rows)).split(64):
-            generators = [sample_generator(0, int(i), "settling") for i in part]
-            made.append(powers_at_nodes(copula, copula.generate(params[part], generators)))
+        made = [powers_at_nodes(copula, part) for part in drawn(copula.generate, params, "settling")]
         correct(copula, real, torch.cat(made), params)
 
 
@@ -148,8 +154,6 @@ def match_contrast(
     real = powers_at_nodes(copula, values / mean)
     rows = torch.arange(math.ceil(DRAWS / len(values)) * len(values)) % len(values)
     for _ in range(rounds):
-        made = []
-        for part in torch.arange(len(rows)).split(64):
-            generators = [sample_generator(0, int(i), "contrast") for i in part]
-            made.append(powers_at_nodes(copula, draw(params[rows[part]], generators) / mean[rows[part]]))
+        fields = zip(drawn(draw, params[rows], "contrast"), mean[rows].split(BATCH), strict=True)
+        made = [powers_at_nodes(copula, x / unit) for x, unit in fields]
         correct(copula, real, torch.cat(made), params, degree=1)

@@ -13,7 +13,7 @@ from gen.emulators.base import Emulator
 from gen.emulators.chunks import white_channels
 from gen.emulators.conditioning import C, Channels, check_coarse, divisible, fitting_rows, refuse_negative
 from gen.emulators.gap import SummaryGap
-from gen.emulators.marginal import Marginal, empirical_quantiles, prolonged
+from gen.emulators.marginal import Marginal
 from gen.emulators.missing_modes import MissingModes
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
@@ -115,11 +115,8 @@ class SuperResolution(Emulator):
         rows = fitting_rows(data, max(64, 2**24 // self.grid.n_cells))
         values, params = data.values[rows].float(), data.params[rows].float()
         coarse = data.coarse[rows].float()
-        scores = self.marginal.scores(torch.zeros((), dtype=torch.float64))
-        quantiles = [empirical_quantiles(box, scores) for box in self.transform(values)]
         empty = self.transform(torch.zeros(1)).item()
-        told = [prolonged(q, scores, empty, self.grid.n_cells) for q in quantiles]
-        self.marginal.fit(params, torch.stack(told))
+        self.marginal.fit_boxes(params, list(self.transform(values)), empty)
         y, u = self.to_working(values, params), self.upsampled(coarse, params)
         self.missing.fit(y, u, params)
         if not self.summary_weight:
@@ -203,6 +200,10 @@ class SuperResolution(Emulator):
         yield (self.upsampled(density, params) if u is None else u)[:, 0]
         for channel in noise:
             yield channel.to(params)
+
+    def completed(self, params: Tensor, generators: Sequence[torch.Generator], coarse: Tensor) -> Tensor:
+        """Where samples start: densities ``(B, 1, *shape)`` of coarse ones and a Gaussian rest."""
+        return self.to_physical(self.draw_latent(params, generators, coarse)[:, :1], params)
 
     def decode(self, latent: Tensor, params: Tensor) -> Tensor:
         """y ``(B, 1, *shape)``, differentiable in weights and parameters."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gen.emulators.conditioning import evenly
 from gen.emulators.particles import eulerian
 from gen.errors import InputError
 from gen.fields import Grid
@@ -49,7 +50,7 @@ class PairedValidation:
             )
         self.grid = reference.grid
         n = min(n, len(reference))
-        self.example_rows = torch.arange(n) * len(reference) // n
+        self.example_rows = evenly(len(reference), n)
         self.params = reference.params[self.example_rows].float()
         self.coarse = reference.coarse[self.example_rows].float()
         self.true = reference.values[self.example_rows].float()

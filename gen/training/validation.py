@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gen.emulators.conditioning import evenly
 from gen.errors import InputError
 from gen.fields import Grid
 from gen.nets.layers import near_maximum
@@ -57,7 +58,7 @@ class Validation:
         members = _groups(reference.params, n // 8)
         self.thresholds = torch.stack([self._thresholds(reference.values[m]) for m in members])
         each = max(2, n // len(members))
-        rows = torch.cat([m[_spread(len(m), each)] for m in members])
+        rows = torch.cat([m[evenly(len(m), each)] for m in members])
         self.params = reference.params[rows].float()
         self.coarse = None if reference.coarse is None else reference.coarse[rows].float()
         #: Real fields at the same parameters as the generated ones, for the eye.
@@ -200,12 +201,7 @@ def _groups(params: Tensor, most: int) -> list[Tensor]:
     members = [m for m in members if len(m) >= 4]
     if not members:
         return [torch.arange(n)]
-    return [members[i] for i in _spread(len(members), min(most, len(members))).tolist()]
-
-
-def _spread(n: int, count: int) -> Tensor:
-    """``count`` evenly spaced indices below ``n``, repeating if there are more."""
-    return torch.arange(count) * n // count if count <= n else torch.arange(count) % n
+    return [members[i] for i in evenly(len(members), min(most, len(members))).tolist()]
 
 
 def _group_mean(x: Tensor, group: Tensor) -> Tensor:
