@@ -100,10 +100,18 @@ def load(folder: str | Path) -> Emulator:
     kind = resolve_class(config["class"], Emulator)
     weights = _checked_weights(folder, config["sha256"])
     emulator = _constructed(kind, config["init"], folder)
+    _supply_later(weights, emulator)
     _refuse_misfit(weights, emulator.state_dict(), folder)
     _refuse_not_finite(weights, folder)
     emulator.load_state_dict(weights)
     return emulator.eval()
+
+
+def _supply_later(weights: dict[str, Tensor], emulator: Emulator) -> None:
+    """What checkpoints of earlier versions lack: a part's ``later`` names it and what it then was."""
+    for path, part in emulator.named_modules():
+        for name, value in getattr(part, "later", {}).items():
+            weights.setdefault(f"{path}.{name}" if path else name, torch.tensor(value))
 
 
 def _checked_weights(folder: Path, expected: str) -> dict[str, Tensor]:

@@ -62,6 +62,22 @@ def test_power_and_pdf_of_a_lognormal_come_back(grid: Grid) -> None:
     assert skewness[0] == pytest.approx(skewness[1], rel=0.1)
 
 
+@pytest.mark.parametrize("fixed", [True, False])
+def test_means_of_periodic_boxes_scatter_as_theirs_do(fixed: bool) -> None:
+    """Boxes of one mass have one mean, and the longest waves their power; waves would make it 0.09."""
+    grid = Grid((32, 32), 100.0, "Mpc/h", True)
+    truth = lognormal(grid, 1600, seed=5, s=0.05)
+    if fixed:
+        truth = truth - truth.mean((2, 3), keepdim=True)
+    emulator = Copula(grid, NONE)
+    emulator.fit(Set(truth, torch.zeros(len(truth), 0)))
+    made = emulator.sample({}, n=1600, seed=1).values
+    scatter = (made.mean((2, 3)).std() / made.std()).item()
+    assert scatter == pytest.approx((truth.mean((2, 3)).std() / truth.std()).item(), rel=0.1, abs=5e-3)
+    # Of four waves in each of 1,600 boxes; counting the mean among them would leave 0.83.
+    assert (spectrum(made, grid) / spectrum(truth, grid))[0].item() == pytest.approx(1, abs=0.08)
+
+
 def test_fields_of_many_decades_by_their_logarithm() -> None:
     """exp(4 g): sixteen decades. Of ln the spectrum and all quantiles come back; they do not without."""
     grid = Grid((24, 24, 24), 100.0, "Mpc/h", True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,8 @@ class Copula(LatentSpace):
 
     What it cannot know is morphology: its level sets are those of a Gaussian field. On a grid that is not
     periodic, g is drawn on a larger torus and cut, so that opposite edges are independent and the map's
-    mean fluctuates as it should. Works in 2D and 3D, at any number of cells of the fitted spacing.
+    mean fluctuates as it should; the mean of a periodic box has a power of its own. Works in 2D and 3D, at
+    any number of cells of the fitted spacing.
 
     Args:
         n_k: nodes of P_G in wavenumber.
@@ -84,6 +85,8 @@ class Copula(LatentSpace):
         settled: change P_G until fields have the mean power of the training fields under a taper, for open
             fields whose spectrum falls by more than four decades.
     """
+
+    later: ClassVar[Mapping[str, float]] = {"mean_power": 1.0}
 
     def __init__(
         self,
@@ -114,6 +117,8 @@ class Copula(LatentSpace):
         )
         self.log_power = Polynomial(space, n_k, degree, self.knots)
         self.nodes = nn.Buffer(self._torus().nodes(n_k).float())
+        #: Power of the mean of a periodic box over that of its longest waves.
+        self.mean_power = nn.Buffer(torch.ones(()))
 
     def to_config(self) -> dict[str, Any]:
         names = ("degree", "n_k", "logarithmic", "reach", "phases", "knots", "contrast_power", "settled")
@@ -150,10 +155,23 @@ class Copula(LatentSpace):
         variance = self.marginal.hermite(cosmologies)
         spectra = [self._spectrum(m, a2) for m, a2 in zip(taken, variance, strict=True)]
         self.log_power.fit(cosmologies, torch.stack(spectra))
+        self._fit_mean(data)
         if self.contrast_power:
             match_contrast(self, data.values, data.params)
+            self._fit_mean(data)
         if self.settled:
             settle(self, data.values, data.params)
+
+    def _fit_mean(self, data: SimulationSet) -> None:
+        """Let means of boxes scatter as they do: far less than waves, where all boxes hold the same mass."""
+        if not self.grid.periodic:
+            return
+        pairs = zip(data.values.split(64), data.params.split(64), strict=True)
+        means = torch.cat([self.marginal.inverse(*pair).flatten(1).mean(1) for pair in pairs])
+        cosmologies, _ = distinct_rows(data.params)
+        self.mean_power.fill_(1)
+        longest = self.power(cosmologies).flatten(1)[:, 0] / self.grid.n_cells
+        self.mean_power.copy_(means.square().mean() / longest.mean())
 
     def _spectrum(self, values: Tensor, a2: Tensor, iterations: int = 8) -> Tensor:
         """Logarithm of P_G at the nodes for one cosmology, ``(n_k,)`` (unit variance, lattice units)."""
@@ -177,7 +195,10 @@ class Copula(LatentSpace):
 
     def _power(self, torus: Torus, params: Tensor) -> Tensor:
         """P_G ``(B, *half lattice)`` of mean 1 over the modes of the torus."""
-        power = torus.on_lattice(self.log_power(params), self.nodes.to(params)).exp()
+        log_power = torus.on_lattice(self.log_power(params), self.nodes.to(params))
+        if self.grid.periodic:
+            log_power[(slice(None), *[0] * self.grid.dim)] += self.mean_power.log()
+        power = log_power.exp()
         return power / torus.mean(power)
 
     def power(self, params: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ class Torus:
         if grid.shape[-1] % 2 == 0:
             counts[-1] = 1
         self.multiplicity = counts.expand(self.k.shape)
+        #: The same but for the mean mode of a periodic box, which is no wave of the box.
+        self.waves = self.multiplicity * (self.k > 0) if grid.periodic else self.multiplicity
 
     def coordinate(self, k: Tensor) -> Tensor:
         """Close to linear below a dozen fundamentals, where modes are few, and to log k above."""
@@ -73,7 +75,7 @@ class Torus:
         weight = torch.zeros(len(nodes), dtype=torch.float64)
         total = torch.zeros(*flat.shape[:-1], len(nodes), dtype=torch.float64)
         for index, share in ((cell, 1 - fraction), (cell + 1, fraction)):
-            share = (share * self.multiplicity).flatten()
+            share = (share * self.waves).flatten()
             weight.index_add_(0, index.flatten(), share)
             total.index_add_(-1, index.flatten(), share * flat)
         seen = weight > 1e-9
