@@ -95,12 +95,15 @@ class Marginal(OnePointLaw):
         steps = quantiles.double().diff(dim=-1)
         tiny = 1e-6 * steps.sum(-1, keepdim=True)
         log_steps = torch.maximum(steps, tiny).log()
-        scale = log_steps.exp().sum(-1, keepdim=True)
-        start = quantiles.double()[:, self.n_nodes // 2, None] / scale
-        self.shape.fit(params, torch.cat([start, log_steps], -1))
-        predicted = self.shape(params.to(self.shape.coefficients))[:, 1:].double().exp()
-        smearing = log_steps.exp().mean(0).log() - predicted.mean(0).log()
-        self.shape.coefficients[0, 1:] += smearing.to(self.shape.coefficients)
+        middle, span = quantiles.double()[:, self.n_nodes // 2, None], log_steps.exp().sum(-1, keepdim=True)
+        # The middle is in units of the span as it is predicted: a field's own scatters with a few cells of its
+        # tail, and the mean of a ratio is not the ratio of means.
+        for _ in range(2):
+            self.shape.fit(params, torch.cat([middle / span, log_steps], -1))
+            predicted = self.shape(params.to(self.shape.coefficients))[:, 1:].double().exp()
+            smearing = log_steps.exp().mean(0) / predicted.mean(0)
+            self.shape.coefficients[0, 1:] += smearing.log().to(self.shape.coefficients)
+            span = (smearing * predicted).sum(-1, keepdim=True)
 
     def fit_boxes(self, params: Tensor, boxes: Sequence[Tensor], empty: float) -> None:
         """From one box at each row of parameters ``(M, P)``, prolonged beyond what it tells.
