@@ -92,7 +92,7 @@ def test_steps_of_few_fields_have_the_right_mean() -> None:
 
 
 def test_the_middle_of_a_long_tailed_law_does_not_scatter_with_its_tail() -> None:
-    """Of lognormal fields with s = 1.5 as many cells as should lie below each quantile, thin cells above all."""
+    """Of lognormal fields with s = 1.5 as many cells as should lie below each quantile, even of thin ones."""
     generator = torch.Generator().manual_seed(3)
     params = SPACE.restore(2 * torch.rand(200, 2, generator=generator, dtype=torch.float64) - 1)
     fields = [torch.exp(1.5 * torch.randn(4096, generator=generator)) for _ in params]

@@ -96,8 +96,8 @@ class Marginal(OnePointLaw):
         tiny = 1e-6 * steps.sum(-1, keepdim=True)
         log_steps = torch.maximum(steps, tiny).log()
         middle, span = quantiles.double()[:, self.n_nodes // 2, None], log_steps.exp().sum(-1, keepdim=True)
-        # The middle is in units of the span as it is predicted: a field's own scatters with a few cells of its
-        # tail, and the mean of a ratio is not the ratio of means.
+        # The middle is in units of the span as it is predicted. A field's own scatters with a few cells of a
+        # long tail, and the mean of a ratio is not the ratio of means.
         for _ in range(2):
             self.shape.fit(params, torch.cat([middle / span, log_steps], -1))
             predicted = self.shape(params.to(self.shape.coefficients))[:, 1:].double().exp()
