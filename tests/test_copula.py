@@ -175,6 +175,20 @@ def test_conditional_amplitude_is_interpolated() -> None:
     assert stds[1] / stds[0] == pytest.approx(2.6 / 1.37, rel=0.05)
 
 
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_what_is_found_once_for_equal_parameters_is_the_same_bits(logarithmic: bool) -> None:
+    """A field is a function of its noise and parameters, whatever the others of its batch are."""
+    grid, space = Grid((16, 16), 100.0, "Mpc/h", True), ParameterSpace(("Omega_m",), (0.2,), (0.4,))
+    values = lognormal(grid, 48, seed=2) + 2
+    emulator = Copula(grid, space, degree=1, logarithmic=logarithmic)
+    emulator.fit(Set(values, torch.linspace(0.2, 0.4, 48)[:, None]))
+    alike = torch.full((8, 1), 0.3)
+    mixed = torch.cat([alike[:-1], torch.tensor([[0.35]])])
+    one, other = (emulator.generate(p, [sample_generator(0, i) for i in range(8)]) for p in (alike, mixed))
+    assert torch.equal(one[:-1], other[:-1])
+    assert not torch.equal(one[-1], other[-1])
+
+
 def test_refuses_fields_of_another_shape() -> None:
     emulator = Copula(Grid((16, 16), 50.0, "Mpc/h", True), NONE)
     with pytest.raises(InputError, match=r"one channel of \(16, 16\) cells, got \(1, 8, 8\)"):

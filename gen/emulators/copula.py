@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gen.emulators.latent import LatentSpace
 from gen.emulators.log_marginal import LogMarginal
 from gen.emulators.marginal import Marginal
-from gen.emulators.regression import Polynomial
+from gen.emulators.regression import Polynomial, needed
 from gen.emulators.sharpened import match_contrast, settle
 from gen.emulators.torus import Torus, interpolated
 from gen.errors import InputError
@@ -193,9 +193,9 @@ class Copula(LatentSpace):
             power = power * (wanted.clamp(min=wanted.max() * 1e-9) / made.clamp(min=1e-30)).clamp(0.7, 1.4)
         return power.log()
 
-    def _power(self, torus: Torus, params: Tensor) -> Tensor:
-        """P_G ``(B, *half lattice)`` of mean 1 over the modes of the torus."""
-        log_power = torus.on_lattice(self.log_power(params), self.nodes.to(params))
+    def _power(self, torus: Torus, params: Tensor, rows: slice = slice(None)) -> Tensor:
+        """P_G ``(B, *half lattice)`` of mean 1 over the modes of the torus, of some rows of parameters."""
+        log_power = torus.on_lattice(self.log_power(params)[rows], self.nodes.to(params))
         if self.grid.periodic:
             log_power[(slice(None), *[0] * self.grid.dim)] += self.mean_power.log()
         power = log_power.exp()
@@ -214,7 +214,7 @@ class Copula(LatentSpace):
         """
         torus = self._torus(shape, margin)
         white = white.reshape(len(white), *torus.grid.shape)
-        amplitude = self._power(torus, params).sqrt()
+        amplitude = self._power(torus, params, needed(params)).sqrt()
         del torus  # of a large box each is as large as the field
         axes = tuple(range(1, white.ndim))
         g = torch.fft.irfftn(torch.fft.rfftn(white, dim=axes) * amplitude, s=white.shape[1:], dim=axes)

@@ -94,3 +94,12 @@ class Polynomial(nn.Module):
         """``(B, n_outputs)`` at ``(B, P)`` parameters."""
         with torch.autocast(params.device.type, enabled=False):  # half precision would cost per cents
             return self.features(params) @ self.coefficients
+
+
+def needed(params: Tensor) -> slice:
+    """The rows of parameters ``(B, P)`` of which all else follows: one if all are alike and none has a gradient.
+
+    Polynomials are evaluated at all rows even so, as the last bits of a product depend on how many there are.
+    """
+    alike = not params.requires_grad and bool((params == params[:1]).all())
+    return slice(1) if alike else slice(None)
