@@ -97,7 +97,7 @@ class Polynomial(nn.Module):
 
 
 def needed(params: Tensor) -> slice:
-    """The rows of parameters ``(B, P)`` of which all else follows: one if all are alike and none has a gradient.
+    """The rows of parameters ``(B, P)`` that all else needs: one, if all are alike and have no gradient.
 
     Polynomials are evaluated at all rows even so, as the last bits of a product depend on how many there are.
     """
