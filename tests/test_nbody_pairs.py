@@ -208,7 +208,8 @@ def test_shipped_recipes_are_read_and_survive_the_round_trip(path: Path) -> None
     recipe = read_recipe(path)
     assert parse_recipe(json.loads(json.dumps(recipe.to_dict()))) == recipe
     tests = [s for s in recipe.plan() if s.split == "test"]
-    assert {s.region for s in tests} == {"interior", "edge", "extrapolation"}
+    more = path.stem.endswith("_more")  # training boxes beside those of a set that has test boxes
+    assert {s.region for s in tests} == (set() if more else {"interior", "edge", "extrapolation"})
     for cosmology in {s.cosmology for s in tests}:
         assert len([s for s in tests if s.cosmology == cosmology]) >= 8
 

@@ -14,6 +14,7 @@ from gen.config import load_recipe
 from gen.data.base import SimulationSet, Source
 from gen.data.beam_pairs import at_beams
 from gen.data.foregrounds import TurbulentDust
+from gen.data.joined import Joined
 from gen.data.module import FieldData
 from gen.data.planes import LensingPlanes
 from gen.data.simulated import Simulated
@@ -209,6 +210,7 @@ def test_recipes_make_emulators_of_their_grid() -> None:
     for path in TRAINING:
         recipe = load_recipe(TrainingRecipe, path).value
         source = recipe.data.source
+        source = source.sources[0] if isinstance(source, Joined) else source
         grid = Grid((32, 32), 1.75, "deg", periodic=False)
         space = ParameterSpace(("Omega_m", "sigma_8"), (0.1, 0.6), (0.5, 1.0))
         if isinstance(source, Simulated) and not isinstance(source.recipe.source, MapSource):

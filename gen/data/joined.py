@@ -70,7 +70,8 @@ def _check_alike(one: SimulationSet, other: SimulationSet) -> None:
     """Refuse sets that are not of one kind."""
     alike = {name: (getattr(one, name), getattr(other, name)) for name in SAME}
     alike["channels"] = (one.values.shape[1], other.values.shape[1])
-    alike["coarse channels"] = tuple(0 if s.coarse is None else s.coarse.shape[1] for s in (one, other))
+    if one.coarse is not None and other.coarse is not None:
+        alike["coarse channels"] = (one.coarse.shape[1], other.coarse.shape[1])
     for what, (ours, theirs) in alike.items():
         if ours != theirs:
             raise InputError(
