@@ -87,5 +87,3 @@ emulator: {{class_path: gen.emulators.copula.Copula}}
     recipe = load_recipe(TrainingRecipe, tmp_path / "recipe.yaml")
     assert len(recipe.value.data.training_set) == 2 * 3 * 2
     assert recipe.value.data.simulations.name == "one + two"
-    again = load_recipe(TrainingRecipe, tmp_path / "recipe.yaml", ["--data.batch_size", "2"]).value
-    assert len(again.data.training_set) == 12
