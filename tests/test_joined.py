@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from given import Given
 
 from gen.config import load_recipe
-from gen.data.base import SimulationSet, Source
 from gen.data.joined import Joined
 from gen.data.simulated import Simulated
 from gen.errors import InputError
@@ -29,14 +29,6 @@ def tiny(folder: Path, name: str, seed: int, size: float = 3.5) -> Simulated:
     path = folder / f"{name}.yaml"
     path.write_text(TINY.format(name=name, seed=seed, size=size))
     return Simulated(path, folder / "cache", processes=1)
-
-
-class Given(Source):
-    def __init__(self, data: SimulationSet) -> None:
-        self.data = data
-
-    def load(self) -> SimulationSet:
-        return self.data
 
 
 def test_every_field_is_there_once_and_in_the_split_that_it_had(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from given import Given
 from torch import Tensor
 
 import gen
 from gen import checkpoint
-from gen.data.base import SimulationSet, Source
+from gen.data.base import SimulationSet
 from gen.data.module import FieldData
 from gen.emulators.closed_forms import (
     ClosedForm,
@@ -252,16 +253,6 @@ def content(kind: str) -> dict[str, Any]:
     }
 
 
-class Boxes(Source):
-    """Simulations that were made already."""
-
-    def __init__(self, data: SimulationSet) -> None:
-        self.data = data
-
-    def load(self) -> SimulationSet:
-        return self.data
-
-
 @pytest.fixture(scope="module", params=list(FORMS))
 def pairs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SimulationSet:
     recipe = parse_recipe(content(request.param))
@@ -274,7 +265,7 @@ def test_it_learns_what_the_closed_form_lacks(pairs: SimulationSet, tmp_path: Pa
     form, _ = FORMS[pairs.name]
     recipe = TrainingRecipe(
         name="toy",
-        data=FieldData(Boxes(pairs), batch_size=4),
+        data=FieldData(Given(pairs), batch_size=4),
         emulator=lambda grid, space: FieldMap(grid, space, form, widths=(8, 16)),
         loss=loss,
         optimiser=Adam(rate=4e-3, betas=(0.9, 0.99), clip=20.0, schedule="cosine"),

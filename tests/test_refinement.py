@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from given import Given
 from torch import Tensor
 
 from evaluation.interrogate.asking import EMULATOR, SECOND_ORDER, TRUTH
 from gen import checkpoint
 from gen.cli import main
 from gen.commands.laboratory import Laboratory
-from gen.data.base import SimulationSet, Source
+from gen.data.base import SimulationSet
 from gen.data.module import FieldData
 from gen.emulators.adversarial_refinement import AdversarialRefinement
 from gen.emulators.motion_critic import MotionCritic
@@ -231,14 +232,6 @@ def test_a_checkpoint_is_the_emulator(emulator: Refinement, tmp_path: Path) -> N
                        emulator.sample(PARAMS.double(), coarse=run).values)  # fmt: skip
 
 
-class Boxes(Source):
-    def __init__(self, data: SimulationSet) -> None:
-        self.data = data
-
-    def load(self) -> SimulationSet:
-        return self.data
-
-
 def halves(data: SimulationSet) -> SimulationSet:
     """Every other box for validation."""
     split = np.where(np.arange(len(data)) % 2, "validation", "train")
@@ -248,7 +241,7 @@ def halves(data: SimulationSet) -> SimulationSet:
 def toy(data: SimulationSet, **changes: Any) -> TrainingRecipe:
     return TrainingRecipe(
         name="toy",
-        data=FieldData(Boxes(halves(data)), batch_size=4),
+        data=FieldData(Given(halves(data)), batch_size=4),
         accelerator="cpu",
         validate_every=20,
         validation_maps=8,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -39,31 +39,31 @@ class Joined(Source):
             source.prepare()
 
     def load(self) -> SimulationSet:
-        return self._joined(lambda source: source.load())
+        return _joined([source.load() for source in self.sources])
 
     def rehearse(self) -> SimulationSet:
-        return self._joined(lambda source: source.rehearse())
+        return _joined([source.rehearse() for source in self.sources])
 
-    def _joined(self, read: Callable[[Source], SimulationSet]) -> SimulationSet:
-        sets = [read(source) for source in self.sources]
-        first = sets[0]
-        for other in sets[1:]:
-            _check_alike(first, other)
-        ids, taken = [], 0
-        for part in sets:
-            ids.append(part.simulation + taken - part.simulation.min())
-            taken = int(ids[-1].max()) + 1
-        coarse = [part.coarse for part in sets if part.coarse is not None]
-        return replace(
-            first,
-            values=torch.cat([part.values for part in sets]),
-            params=torch.cat([part.params for part in sets]),
-            simulation=torch.cat(ids),
-            split=np.concatenate([part.split for part in sets]),
-            region=np.concatenate([part.region for part in sets]),
-            name=" + ".join(part.name for part in sets),
-            coarse=torch.cat(coarse) if coarse else None,
-        ).check()
+
+def _joined(sets: Sequence[SimulationSet]) -> SimulationSet:
+    first = sets[0]
+    for other in sets[1:]:
+        _check_alike(first, other)
+    ids, taken = [], 0
+    for part in sets:
+        ids.append(part.simulation + taken - part.simulation.min())
+        taken = int(ids[-1].max()) + 1
+    coarse = [part.coarse for part in sets if part.coarse is not None]
+    return replace(
+        first,
+        values=torch.cat([part.values for part in sets]),
+        params=torch.cat([part.params for part in sets]),
+        simulation=torch.cat(ids),
+        split=np.concatenate([part.split for part in sets]),
+        region=np.concatenate([part.region for part in sets]),
+        name=" + ".join(part.name for part in sets),
+        coarse=torch.cat(coarse) if coarse else None,
+    ).check()
 
 
 def _check_alike(one: SimulationSet, other: SimulationSet) -> None:

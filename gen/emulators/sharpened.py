@@ -152,7 +152,7 @@ def match_contrast(
     params = params.to(copula.log_power.coefficients)
     mean = marginal.mean(params).reshape(-1, *[1] * (values.ndim - 1))
     real = powers_at_nodes(copula, values / mean)
-    rows = torch.arange(math.ceil(DRAWS / len(values)) * len(values)) % len(values)
+    rows = evenly(len(values), math.ceil(DRAWS / len(values)) * len(values))
     for _ in range(rounds):
         fields = zip(drawn(draw, params[rows], "contrast"), mean[rows].split(BATCH), strict=True)
         made = [powers_at_nodes(copula, x / unit) for x, unit in fields]
