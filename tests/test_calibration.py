@@ -15,6 +15,7 @@ from torch.special import ndtr
 
 from gen import checkpoint
 from gen.data.base import SimulationSet
+from gen.emulators.copula import Copula
 from gen.emulators.copula_gan import CopulaGAN
 from gen.emulators.log_marginal import LogMarginal
 from gen.emulators.score_law import ScoreLaw
@@ -34,7 +35,8 @@ def test_a_law_of_scores_is_undone_at_parameters_between_those_it_was_fitted_at(
     a = torch.linspace(0.5, 1.0, 60)[:, None]
     generator = torch.Generator().manual_seed(0)
     law.fit_fields(a, [(x * torch.randn(10_000, generator=generator)).exp() for x in a])
-    of_scores = ScoreLaw(law, SPACE, 2, {})
+    copula = Copula(GRID, SPACE, degree=2, logarithmic=True, reach=3.0)
+    copula.marginal, of_scores = law, ScoreLaw(copula)
     assert torch.allclose(of_scores.places(law, a), law.places(a), rtol=0, atol=1e-6)
 
     def skewed(x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,35 +68,51 @@ def test_the_determinant_is_the_matrices(name: str) -> None:
         assert float(made.log_determinant(torch.Size(grid.shape), theta)) == pytest.approx(wanted, abs=1e-3)
 
 
+class Wrong(CopulaDiffusion):
+    """A sampler whose waves are up to twice too strong, and whose scores are off, stretched and skewed."""
+
+    def _solved(
+        self,
+        white: Tensor,
+        params: Tensor,
+        shape: Sequence[int] | None = None,
+        coarse: Tensor | None = None,
+    ) -> Tensor:
+        del coarse
+        y = some_filter(self.grid, 0.8)(self.copula.gaussian(params, white, shape), params)
+        return 0.2 + 1.1 * y + 0.05 * y.square()
+
+
 @pytest.mark.parametrize("name", ["torus", "sky"])
-def test_a_sampler_of_wrong_power_gets_that_of_the_training_fields(name: str) -> None:
-    """Waves of a sampler are up to twice too strong; 1,000 fields tell a bin to some per cent."""
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_a_sampler_gets_the_power_and_the_law_of_the_training_fields(name: str, logarithmic: bool) -> None:
+    """1,000 fields tell a bin of power to some per cent; scores below -1.5 to 1.5 to less than 1 % of all."""
     grid = GRIDS[name]
     data = Lognormal(grid, 768).load().select(split="train")
-    copula = Copula(grid, SPACE, degree=1, reach=3.0)
-    copula.fit(data)
-    wrong = some_filter(grid, 0.8)
-    made = PowerFilter(copula)
-
-    def draw(white: Tensor, params: Tensor, *, right: bool = True) -> Tensor:
-        y = wrong(copula.gaussian(params, white), params)
-        return copula.marginal(made(y, params) if right else y, params)
-
-    made.fit_sampler(copula, data.values, data.params, copula.white_latent, draw, copula.from_white)
+    made = Wrong(grid, SPACE, degree=1, widths=(4,), reach=3.0, logarithmic=logarithmic, calibrated=True)
+    made.fit(data)
     params = torch.full((1000, 1), 0.3)
-    white = torch.randn(1000, copula.white_size(grid.shape), generator=torch.Generator().manual_seed(3))
-    power = {
-        "real": tapered_power(grid, data.values[(data.params[:, 0] - 0.3).abs() < 0.01]),
-        "right": tapered_power(grid, draw(white, params)),
-        "wrong": tapered_power(grid, draw(white, params, right=False)),
+    white = torch.randn(1000, made.copula.white_size(grid.shape), generator=torch.Generator().manual_seed(3))
+    fields = {
+        "real": data.values[(data.params[:, 0] - 0.3).abs() < 0.01],
+        "wrong": made.from_white(white, params),
     }
+    made.calibrate(data)
+    fields["right"] = made.from_white(white, params)
     k = (grid.wavenumber() / grid.k_fundamental).round()
-    ratio = {
-        which: torch.stack([power[which][k == b].mean() / power["real"][k == b].mean() for b in range(2, 8)])
-        for which in ("right", "wrong")
-    }
-    error = {which: float(r.log().square().mean().sqrt()) for which, r in ratio.items()}
+    power = {which: tapered_power(grid, x) for which, x in fields.items()}
+    scores = {which: made.copula.marginal.inverse(x, params[: len(x)]) for which, x in fields.items()}
+    error, off = {}, {}
+    for which in ("right", "wrong"):
+        ratio = [power[which][k == b].mean() / power["real"][k == b].mean() for b in range(2, 8)]
+        error[which] = float(torch.stack(ratio).log().square().mean().sqrt())
+        below = [
+            [float((scores[of] < level).float().mean()) for level in (-1.5, -0.5, 0.5, 1.5)]
+            for of in (which, "real")
+        ]
+        off[which] = max(abs(a - b) for a, b in zip(*below, strict=True))
     assert error["right"] < 0.1 < 0.15 < error["wrong"]
+    assert off["right"] < 0.015 < 0.05 < off["wrong"]
 
 
 @pytest.mark.parametrize("kind", ["pixels", "latents"])
@@ -115,8 +132,9 @@ def test_it_is_part_of_the_checkpoint_and_of_the_density(kind: str, tmp_path: Pa
         return made.eval()
 
     plain, made = fitted(calibrated=False), fitted(calibrated=True)
-    assert made.filter is not None
+    assert made.filter is not None and made.score_law is not None
     made.filter.log_power.coefficients[0] += 0.5
+    made.score_law.shift.coefficients[0] += torch.linspace(-0.2, 0.4, made.closed_form.marginal.n_nodes)
     save(made, tmp_path / "toy", "# toy\n")
     again = gen.load(tmp_path / "toy")
     assert isinstance(again, Diffusion)
@@ -127,7 +145,7 @@ def test_it_is_part_of_the_checkpoint_and_of_the_density(kind: str, tmp_path: Pa
     if isinstance(again, CopulaDiffusion) and isinstance(plain, CopulaDiffusion):
         assert torch.allclose(again.to_physical(again.to_working(values, params), params), values, rtol=1e-3)
         unfiltered = plain.to_physical(again.to_working(values, params), params)
-        slopes = [_log_slope(plain, x, params) for x in (values, unfiltered)]
+        slopes = [_log_slope(m, x, params) for m, x in ((again, values), (plain, unfiltered))]
         change = slopes[0] - slopes[1] - again.filter.log_determinant(values.shape[2:], params)  # pyright: ignore[reportOptionalMemberAccess]
         ours, theirs = (
             log_likelihood(m, x, params, probes=None) for m, x in ((again, values), (plain, unfiltered))
@@ -137,5 +155,5 @@ def test_it_is_part_of_the_checkpoint_and_of_the_density(kind: str, tmp_path: Pa
 
 def _log_slope(made: CopulaDiffusion, values: Tensor, params: Tensor) -> Tensor:
     x = values.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(made.copula.marginal.inverse(x, params).sum(), x)
+    (slope,) = torch.autograd.grad(made.mended(x, params).sum(), x)
     return slope.double().log().flatten(1).sum(1)

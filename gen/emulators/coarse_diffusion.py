@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from gen.emulators.conditioning import check_coarse, divisible, fitting_rows, refuse_negative
 from gen.emulators.copula import distinct_rows
 from gen.emulators.copula_diffusion import CopulaDiffusion
-from gen.emulators.log_marginal import LogMarginal
 from gen.emulators.marginal import Marginal
 from gen.emulators.missing_modes import MissingModes
 from gen.emulators.score_law import ScoreLaw
@@ -94,10 +93,7 @@ class CoarseDiffusion(CopulaDiffusion):
         self.marginal = Marginal(space, n_nodes=113, reach=3.5, degree=degree)
         self.missing = MissingModes(grid, space, degree=degree)
         self.scale = nn.Buffer(torch.ones(()))
-        law = self.copula.marginal
-        self.score_law: ScoreLaw | None = None
-        if calibrated and isinstance(law, LogMarginal):
-            self.score_law = ScoreLaw(law, space, degree, self.copula.knots)
+        self.score_law = ScoreLaw(self.copula) if calibrated and logarithmic else None
 
     @torch.no_grad()
     def fit(self, data: SimulationSet) -> None:
@@ -151,24 +147,7 @@ class CoarseDiffusion(CopulaDiffusion):
         pairs = zip(made, params.split(self.micro_batch), strict=True)
         y = torch.cat([self.to_working(*pair) for pair in pairs])
         cosmologies, group = distinct_rows(params)
-        law.fit(self._decades, cosmologies, [y[group == i] for i in range(len(cosmologies))])
-
-    @property
-    def _decades(self) -> LogMarginal:
-        assert isinstance(self.copula.marginal, LogMarginal)
-        return self.copula.marginal
-
-    def to_working(self, values: Tensor, params: Tensor) -> Tensor:
-        if self.score_law is None:
-            return super().to_working(values, params)
-        law = self._decades
-        return law.inverse(values, params, self.score_law.places(law, params))
-
-    def to_physical(self, y: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
-        if self.score_law is None:
-            return super().to_physical(y, params, white)
-        law = self._decades
-        return law(y, params, self.score_law.places(law, params))
+        law.fit(self.copula.marginal, cosmologies, [y[group == i] for i in range(len(cosmologies))])
 
     def _check(self, coarse: Tensor | None, shape: Sequence[int]) -> Tensor:
         cells = tuple(n // self.factor for n in divisible(shape, self.network.factor))

@@ -12,6 +12,7 @@ from gen.emulators.copula import Copula
 from gen.emulators.denoisers import network_arguments
 from gen.emulators.diffusion import Diffusion
 from gen.emulators.power_filter import PowerFilter
+from gen.emulators.score_law import ScoreLaw
 from gen.fields import Grid, ParameterSpace
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class CopulaDiffusion(Diffusion):
         denoiser: the network; ``widths`` are those of a U-Net,
         width, depth, heads: of a transformer.
         patch: cells along an axis that the network takes together, by default 1 or, a transformer, 4.
-        calibrated: once trained, filter the scores of samples until their mean power is the training fields'.
+        calibrated: once trained, measure what filter and law of samples' scores give them the mean power and
+            the one-point law of the training fields.
     """
 
     def __init__(
@@ -89,7 +91,8 @@ class CopulaDiffusion(Diffusion):
         super().__init__(grid, space, field, unit, grid, 1, denoiser, arguments)
         self.arguments = arguments
         self.copula = Copula(grid, space, field, unit, degree, **law)
-        self.filter = PowerFilter(self.copula) if calibrated else None
+        if calibrated:
+            self.filter, self.score_law = PowerFilter(self.copula), ScoreLaw(self.copula)
 
     @property
     def closed_form(self) -> Copula:
@@ -104,13 +107,12 @@ class CopulaDiffusion(Diffusion):
         self.fit_noise(data)
 
     def to_working(self, values: Tensor, params: Tensor) -> Tensor:
-        """Normal scores of fields, as they are before they are filtered."""
-        y = self.copula.marginal.inverse(values, params)
-        return y if self.filter is None else self.filter(y, params, inverse=True)
+        """Scores of fields, as they are sampled."""
+        return self.sampled(values, params)
 
-    def to_physical(self, y: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
-        del white
-        return self.copula.marginal(y if self.filter is None else self.filter(y, params), params)
+    def scores(self, y: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
+        del params, white
+        return y
 
     def gaussian(self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         return self.copula.gaussian(params, white, shape)

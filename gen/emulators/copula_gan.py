@@ -15,7 +15,6 @@ from gen.emulators.copula import Copula, distinct_rows
 from gen.emulators.critic import field_critic, joined, views
 from gen.emulators.gap import SummaryGap
 from gen.emulators.latent import LatentSpace
-from gen.emulators.log_marginal import LogMarginal
 from gen.emulators.score_law import ScoreLaw
 from gen.emulators.sharpened import match_contrast
 from gen.errors import InputError
@@ -77,6 +76,10 @@ class CopulaGAN(LatentSpace):
         calibrated: bool = False,
     ) -> None:
         super().__init__(grid, space, field, unit)
+        if calibrated and not logarithmic:
+            raise InputError(
+                "calibration is for fields that span decades; set logarithmic, or calibrated: false"
+            )
         law: dict[str, Any] = {
             "logarithmic": logarithmic,
             "reach": reach,
@@ -105,20 +108,12 @@ class CopulaGAN(LatentSpace):
         # Zero padding is seen only by the margin, which is cut off.
         padding = "circular" if grid.periodic else "zeros"
         self.copula = Copula(grid, space, field, unit, degree, **law)
-        self.score_law = self._score_law(degree) if calibrated else None
+        self.score_law = ScoreLaw(self.copula) if calibrated else None
         self.generator = UNet(grid.dim, 1 + noise_channels, 1, len(space), widths, padding, patch=patch)
         self.gap = SummaryGap(Summaries(grid, bin_width=summary_bin), space, degree)
 
     def to_config(self) -> dict[str, Any]:
         return {**self._base_config(), **self.arguments}
-
-    def _score_law(self, degree: int) -> ScoreLaw:
-        marginal = self.copula.marginal
-        if not isinstance(marginal, LogMarginal):
-            raise InputError(
-                "calibration is for fields that span decades; set logarithmic, or calibrated: false"
-            )
-        return ScoreLaw(marginal, self.space, degree, self.copula.knots)
 
     def fit(self, data: SimulationSet) -> None:
         self.copula.fit(data)
@@ -141,22 +136,18 @@ class CopulaGAN(LatentSpace):
 
     def to_physical(self, y: Tensor, params: Tensor) -> Tensor:
         marginal = self.copula.marginal
-        if self.score_law is None:
-            return marginal(y, params)
-        assert isinstance(marginal, LogMarginal)
-        return marginal(y, params, self.score_law.places(marginal, params))
+        places = None if self.score_law is None else self.score_law.places(marginal, params)
+        return marginal(y, params, places)
 
     @torch.no_grad()
     def calibrate(self, data: SimulationSet) -> None:
         """One-point law and power of fields of the trained network, see ``calibrated``."""
         if self.score_law is None:
             return
-        marginal = self.copula.marginal
-        assert isinstance(marginal, LogMarginal)
         cosmologies, _ = distinct_rows(data.params.float())
         for last in (False, False, True):
             made = [self._drawn_scores(theta) for theta in cosmologies]
-            self.score_law.fit(marginal, cosmologies, made)
+            self.score_law.fit(self.copula.marginal, cosmologies, made)
             if not last:
                 match_contrast(self.copula, data.values, data.params, self.generate, rounds=2)
 

@@ -14,9 +14,9 @@ from gen.diffusion.levels import Ladder
 from gen.diffusion.posterior import Observe, conditioned
 from gen.diffusion.solver import Denoiser, solve
 from gen.diffusion.windows import Windowed
+from gen.emulators.calibration import calibrate
 from gen.emulators.denoisers import network
-from gen.emulators.latent import LatentSpace
-from gen.emulators.power_filter import PowerFilter
+from gen.emulators.score_space import ScoreSpace
 from gen.emulators.sharpened import tapered, tapered_power
 from gen.fields import Grid, ParameterSpace
 from gen.nets.layers import to_channels
@@ -25,13 +25,12 @@ from gen.noise import sample_generator
 
 if TYPE_CHECKING:
     from gen.data.base import SimulationSet
-    from gen.emulators.copula import Copula
 
 DRAWS = 1024
 """Noises of which the spectrum of the loss is the mean."""
 
 
-class Diffusion(LatentSpace):
+class Diffusion(ScoreSpace):
     r"""``y``, a field in a working space of unit scatter, diffused with noise ``sigma g`` of a Gaussian law.
 
     The denoiser starts as that of a y of g's own law, one number for all waves, and learns the rest,
@@ -77,8 +76,6 @@ class Diffusion(LatentSpace):
         super().__init__(grid, space, field, unit)
         a = arguments
         self.working, self.channels = working, channels
-        #: Of normal scores of samples, to their mean power; none without calibration.
-        self.filter: PowerFilter | None = None
         self.ladder, self.order = Ladder(a["high"], a["low"], a["steps"]), int(a["order"])
         self.spectral_weight = float(a["spectral_weight"])
         self.network = network(working, channels + self.heard, channels, len(space) + 1, denoiser, a)
@@ -93,8 +90,13 @@ class Diffusion(LatentSpace):
         """y ``(B, channels, *working)`` of fields in physical units."""
 
     @abstractmethod
+    def scores(self, y: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
+        """Scores ``(B, 1, *shape)`` of y, as yet neither filtered nor mended, differentiable; ``white`` of
+        ``detail`` is what y does not tell."""
+
     def to_physical(self, y: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
-        """The inverse of ``to_working``, differentiable; ``white`` of ``detail`` is what y does not tell."""
+        """The inverse of ``to_working``, differentiable; ``white`` as in ``scores``."""
+        return self.finished(self.scores(y, params, white), params)
 
     @abstractmethod
     def gaussian(self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
@@ -128,25 +130,18 @@ class Diffusion(LatentSpace):
         """g of unit variance, ``(B, channels, *working)``."""
         return self.gaussian(params, self.white_latent(generators))
 
-    @property
-    @abstractmethod
-    def closed_form(self) -> Copula:
-        """The law of normal scores and their spectrum that fields are made of."""
+    def raw_scores(self, white: Tensor, params: Tensor) -> Tensor:
+        """Scores of samples of white noise ``(B, N)``, as yet neither filtered nor mended."""
+        return self.scores(self._solved(white, params), params, self.detail(white))
 
-    @torch.no_grad()
+    def plain_scores(self, white: Tensor, params: Tensor) -> Tensor:
+        """Those of a network that has learned nothing."""
+        return self.scores(self.gaussian(params, white), params, self.detail(white))
+
     def calibrate(self, data: SimulationSet) -> None:
-        """Measure the filter that gives samples the mean power of the training fields, if there is one."""
-        if self.filter is None:
-            return
-
-        self.filter.log_power.coefficients.zero_()
-
-        def plain(white: Tensor, params: Tensor) -> Tensor:
-            return self.to_physical(self.gaussian(params, white), params, self.detail(white))
-
-        self.filter.fit_sampler(
-            self.closed_form, data.values, data.params.float(), self.white_latent, self.from_white, plain
-        )
+        """Measure the filter and the law of samples' scores, if there are."""
+        if self.filter is not None and self.score_law is not None:
+            calibrate(self, data)
 
     @torch.no_grad()
     def fit_noise(self, data: SimulationSet) -> None:
@@ -212,10 +207,21 @@ class Diffusion(LatentSpace):
         coarse: Tensor | None = None,
     ) -> Tensor:
         """Fields ``(B, 1, *shape)`` in physical units of white noise ``(B, N)``."""
+        y = self._solved(white, params, shape, coarse)
+        return self.to_physical(y, params, self.detail(white, shape))
+
+    def _solved(
+        self,
+        white: Tensor,
+        params: Tensor,
+        shape: Sequence[int] | None = None,
+        coarse: Tensor | None = None,
+    ) -> Tensor:
+        """y of white noise."""
         told = self.told(coarse, params, self.grid.shape if shape is None else shape)
         start = math.sqrt(1 + self.ladder.high**2) * self.gaussian(params, white, shape)
         y = solve(self._denoiser(params, start.shape[2:], told), start, self.ladder, self.order)
-        return self.to_physical(self.restored(y, told, params), params, self.detail(white, shape))
+        return self.restored(y, told, params)
 
     def _denoiser(self, params: Tensor, cells: Sequence[int], told: Tensor | None = None) -> Denoiser:
         """Of fields of these cells: by windows of the trained size where the network cannot take them whole.

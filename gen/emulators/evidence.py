@@ -95,7 +95,7 @@ def _summed(emulator: CopulaDiffusion, values: Tensor, params: Tensor, law: Law)
         )
     with torch.enable_grad():
         x = values.detach().clone().requires_grad_()
-        scores = emulator.copula.marginal.inverse(x, params)
+        scores = emulator.mended(x, params)
         (slope,) = torch.autograd.grad(scores.sum(), x)
     y, change = emulator.to_working(values, params), slope.double().log().flatten(1).sum(1)
     if emulator.filter is not None:

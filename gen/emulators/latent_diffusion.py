@@ -13,6 +13,7 @@ from gen.emulators.completed_autoencoder import autoencoder_of
 from gen.emulators.denoisers import network_arguments
 from gen.emulators.diffusion import Diffusion
 from gen.emulators.power_filter import PowerFilter
+from gen.emulators.score_law import ScoreLaw
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 
@@ -41,7 +42,8 @@ class LatentDiffusion(Diffusion):
         denoiser: the network; ``widths`` are those of a U-Net,
         width, depth, heads: of a transformer.
         patch: cells along an axis that the network takes together, by default 1 or, a transformer, 2.
-        calibrated: once trained, filter the scores of samples until their mean power is the training fields'.
+        calibrated: once trained, measure what filter and law of samples' scores give them the mean power and
+            the one-point law of the training fields.
     """
 
     micro_batch = 8
@@ -81,7 +83,8 @@ class LatentDiffusion(Diffusion):
         channels = autoencoder.coding.channels
         super().__init__(grid, space, field, unit, autoencoder.latent_grid, channels, denoiser, arguments)
         self.arguments, self.autoencoder, self.taken = arguments, autoencoder, False
-        self.filter = PowerFilter(self.closed_form) if calibrated else None
+        if calibrated:
+            self.filter, self.score_law = PowerFilter(self.closed_form), ScoreLaw(self.closed_form)
 
     @property
     def closed_form(self) -> Copula:
@@ -123,17 +126,12 @@ class LatentDiffusion(Diffusion):
 
     def to_working(self, values: Tensor, params: Tensor) -> Tensor:
         """Standardised latents ``(B, C, *(shape / factor))`` of fields, before these were filtered."""
-        y = self.autoencoder.to_working(values, params)
-        if self.filter is not None:
-            y = self.filter(y, params, inverse=True)
-        return self.autoencoder.law.standardised(self.autoencoder.latents(y, params))
+        latents = self.autoencoder.latents(self.sampled(values, params), params)
+        return self.autoencoder.law.standardised(latents)
 
-    def to_physical(self, y: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
-        """Fields of standardised latents; ``white`` as in ``Autoencoder.reconstruct``."""
-        scores = self.autoencoder.scores(self.autoencoder.law.restored(y), params, white)
-        if self.filter is not None:
-            scores = self.filter(scores, params)
-        return self.closed_form.marginal(scores, params)
+    def scores(self, y: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
+        """Of standardised latents; ``white`` as in ``Autoencoder.reconstruct``."""
+        return self.autoencoder.scores(self.autoencoder.law.restored(y), params, white)
 
     def gaussian(self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """g of the autoencoder's Gaussian latents."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.special import ndtr, ndtri
 
 from gen.emulators.marginal import OnePointLaw, at_rank, empirical_quantiles
+from gen.emulators.piecewise import LEAST, increasing, through
 from gen.emulators.regression import Polynomial, needed
 from gen.errors import InputError
 from gen.fields import ParameterSpace
@@ -16,8 +17,6 @@ from gen.fields import ParameterSpace
 STEP = 0.0625
 LOWEST, HIGHEST = -3.0, 5.0
 """Scores within its phase where a law's nodes begin, and where those of the upper phase end."""
-LEAST = 1e-5
-"""Step of ln q between nodes."""
 TABLE = 4096
 """Even scores at which a law is tabulated, 0.002 to 0.003 apart: no field tells its law so well."""
 
@@ -143,7 +142,7 @@ class LogMarginal(OnePointLaw):
             self.shape.coefficients[0, place] += moved.mean(0).to(self.shape.coefficients)
 
     def forward(self, x: Tensor, params: Tensor, places: Tensor | None = None) -> Tensor:
-        """Values of scores; of fields whose scores are not normal, given where those of the nodes lie.
+        """Values of scores, see ``OnePointLaw``.
 
         Read off a table of even scores, which is four times as fast as to look for each cell's node.
         """
@@ -182,22 +181,3 @@ def _steepest(ordered: Tensor) -> Tensor:
     q = empirical_quantiles(ordered, scores)
     start = int((q[4:] - q[:-4]).argmax())
     return (q[start] + q[start + 4]) / 2
-
-
-def increasing(x: Tensor) -> Tensor:
-    """``(B, n)`` raised where it does not rise by ``LEAST`` from node to node."""
-    least = LEAST * torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
-    return (x - least).cummax(-1).values + least
-
-
-def through(x: Tensor, y: Tensor, at: Tensor) -> Tensor:
-    """Piecewise linear ``(B, ...)`` through the points of ``(B, n)``, prolonged beyond the ends."""
-    flat = at.reshape(len(at), -1)
-    cell = (
-        torch.searchsorted(x.detach().contiguous(), flat.detach().contiguous())
-        .sub_(1)
-        .clamp_(0, x.shape[1] - 2)
-    )
-    slope = y.diff(dim=-1) / x.diff(dim=-1)
-    made = (y[:, :-1] - slope * x[:, :-1]).gather(1, cell) + slope.gather(1, cell) * flat
-    return made.reshape(at.shape)

@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from gen.emulators.piecewise import through
 from gen.emulators.regression import Polynomial
 from gen.fields import ParameterSpace
 
@@ -21,17 +22,26 @@ class OnePointLaw(nn.Module, ABC):
     Both directions have gradients with respect to the field and the parameters.
     """
 
+    n_nodes: int
+
     @abstractmethod
     def fit_fields(self, params: Tensor, fields: Sequence[Tensor]) -> None:
         """From fields ``(B, ...)`` at each of ``M`` cosmologies ``(M, P)``."""
 
     @abstractmethod
-    def forward(self, x: Tensor, params: Tensor) -> Tensor:
-        """Values ``(B, ...)`` of normal scores ``(B, ...)`` at ``(B, P)`` parameters."""
+    def places(self, params: Tensor) -> Tensor:
+        """Scores of the nodes between which q is interpolated, ``(B, n_nodes)``, increasing."""
 
     @abstractmethod
-    def inverse(self, values: Tensor, params: Tensor) -> Tensor:
-        """Normal scores of values, the inverse of ``forward``."""
+    def forward(self, x: Tensor, params: Tensor, places: Tensor | None = None) -> Tensor:
+        """Values ``(B, ...)`` of normal scores ``(B, ...)`` at ``(B, P)`` parameters.
+
+        Of fields whose scores are not normal, given where those of the nodes lie.
+        """
+
+    @abstractmethod
+    def inverse(self, values: Tensor, params: Tensor, places: Tensor | None = None) -> Tensor:
+        """Scores of values, the inverse of ``forward``."""
 
     @abstractmethod
     def scale(self, params: Tensor) -> Tensor:
@@ -127,15 +137,22 @@ class Marginal(OnePointLaw):
         cell = cell.reshape(batch, -1)
         return low.gather(1, cell).reshape(shape) + slope.gather(1, cell).reshape(shape) * offset
 
-    def forward(self, x: Tensor, params: Tensor) -> Tensor:
+    def places(self, params: Tensor) -> Tensor:
+        return self.scores(params).expand(len(params), -1)
+
+    def forward(self, x: Tensor, params: Tensor, places: Tensor | None = None) -> Tensor:
         nodes = self.nodes(params)
+        if places is not None:
+            return through(places, nodes, x)
         position = (x.detach() + self.reach) / self.step
         cell = position.floor().clamp(0, self.n_nodes - 2).long()
         offset = x - (cell * self.step - self.reach)
         return self._interpolate(nodes[:, :-1], nodes.diff(dim=-1) / self.step, offset, cell)
 
-    def inverse(self, values: Tensor, params: Tensor) -> Tensor:
+    def inverse(self, values: Tensor, params: Tensor, places: Tensor | None = None) -> Tensor:
         nodes = self.nodes(params)
+        if places is not None:
+            return through(nodes, places, values)
         flat = values.detach().reshape(len(values), -1).contiguous()
         cell = (torch.searchsorted(nodes.detach(), flat) - 1).clamp(0, self.n_nodes - 2)
         slope = self.step / nodes.diff(dim=-1)

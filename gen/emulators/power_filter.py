@@ -8,25 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gen.emulators.conditioning import evenly
 from gen.emulators.regression import Polynomial
 from gen.emulators.sharpened import BATCH, Draw, change_of_power, drawn, powers_at_nodes
 from gen.emulators.torus import Torus
 
 if TYPE_CHECKING:
     from gen.emulators.copula import Copula
-
-DRAWS = 512
-"""Fields of the sampler in a round."""
-FEWEST, MOST, CELLS = 1024, 8192, 2**25
-"""Of the closed form that it starts from: fields, and cells of all that are drawn between these."""
-
-Powers = tuple[Tensor, Tensor]
-"""Of fields at a copula's nodes ``(N, n_k)``, and their parameters ``(N, P)``."""
-White = Callable[[list[torch.Generator]], Tensor]
-"""Of generators to white noise ``(B, N)``, one row each."""
-FromWhite = Callable[[Tensor, Tensor], Tensor]
-"""Of white noise ``(B, N)`` and parameters ``(B, P)`` to fields ``(B, 1, *shape)`` in physical units."""
 
 
 class PowerFilter(nn.Module):
@@ -81,37 +68,12 @@ class PowerFilter(nn.Module):
                 of a polynomial.
         """
         for _ in range(rounds):
-            self.log_power.coefficients += change()
-
-    def fit_sampler(
-        self, copula: Copula, values: Tensor, params: Tensor, white: White, draw: FromWhite, plain: FromWhite
-    ) -> None:
-        """Give drawn fields the mean power of training fields, smooth in the parameters.
-
-        A drawn field is compared with the closed form's of the same noise, which takes most of the scatter of
-        power from their difference; the closed form, of which many fields cost little, with the training's.
-
-        Args:
-            values: of the training fields, ``(N, 1, *shape)``; params: ``(N, P)``.
-            draw: the sampler as it is now; plain: its closed form, without this filter.
-        """
-        params = params.to(self.log_power.coefficients)
-
-        @torch.no_grad()
-        def powers(of: FromWhite, n: int) -> Powers:
-            theta = params[evenly(len(params), n)]
-            fields = drawn(lambda given, noise: of(white(noise), given), theta, "power filter")
-            return torch.cat([powers_at_nodes(copula, part) for part in fields]), theta
-
-        real = powers_at_nodes(copula, values.float()), params
-        n_plain = max(FEWEST, min(MOST, CELLS // self.grid.n_cells))
-        closed = change_of_power(copula, real, powers(plain, n_plain), self.degree).coefficients
-        wanted = powers(plain, DRAWS)
-
-        def change() -> Tensor:
-            return closed + change_of_power(copula, wanted, powers(draw, DRAWS), self.degree).coefficients
-
-        self.fit(change)
+            more = change()
+            if not self.grid.periodic:
+                # A taper sees nothing of the first node, of waves that are longer than the field: what is
+                # found there is their neighbours'.
+                more[:, 0] = more[:, 1]
+            self.log_power.coefficients += more
 
     def fit_given(
         self,

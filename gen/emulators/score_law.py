@@ -3,50 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.special import ndtr
 
-from gen.emulators.log_marginal import LogMarginal, increasing, through
-from gen.emulators.marginal import at_rank, empirical_quantiles
+from gen.emulators.marginal import OnePointLaw, at_rank, empirical_quantiles
+from gen.emulators.piecewise import increasing, through
 from gen.emulators.regression import Polynomial
-from gen.fields import ParameterSpace
+
+if TYPE_CHECKING:
+    from gen.emulators.copula import Copula
 
 
 class ScoreLaw(nn.Module):
-    """Where the nodes of a ``LogMarginal`` lie among scores that ought to be normal and are not quite.
+    """Where the nodes of a one-point law lie among scores that ought to be normal and are not quite.
 
     A network that is trained for morphology moves the one-point law of its scores by some per cent, which
     over decades of density is what shows first. The law is monotone, so that level sets, all that there is of
     morphology, stay as they are. Nothing moves before ``fit``.
 
     Args:
-        law: that the fields are to have.
+        copula: whose law the fields are to have.
     """
 
-    def __init__(
-        self, law: LogMarginal, space: ParameterSpace, degree: int, knots: Mapping[str, Sequence[float]]
-    ) -> None:
-        super().__init__()
-        self.shift = Polynomial(space, law.n_nodes, degree, knots)
+    later: ClassVar[Mapping[str, float]] = {"shift.coefficients": 0.0}
 
-    def places(self, law: LogMarginal, params: Tensor) -> Tensor:
+    def __init__(self, copula: Copula) -> None:
+        super().__init__()
+        self.shift = Polynomial(copula.space, copula.marginal.n_nodes, copula.degree, copula.knots)
+
+    def places(self, law: OnePointLaw, params: Tensor) -> Tensor:
         """Scores ``(B, n_nodes)`` of the law's nodes, increasing."""
         return increasing(law.places(params) + self.shift(params))
 
     @torch.no_grad()
-    def fit(self, law: LogMarginal, params: Tensor, scores: Sequence[Tensor]) -> None:
-        """From scores ``(B, ...)`` made at each of ``M`` cosmologies ``(M, P)``."""
+    def fit(
+        self,
+        law: OnePointLaw,
+        params: Tensor,
+        scores: Sequence[Tensor],
+        normal: Sequence[Tensor] | None = None,
+    ) -> None:
+        """From scores ``(B, ...)`` made at each of ``M`` cosmologies ``(M, P)``.
+
+        Args:
+            normal: scores that are normal, of the closed form and the same noise, if there are: they share
+                most of their scatter with those that are made.
+        """
         wanted = law.places(params.to(self.shift.coefficients)).double()
-        shift = torch.stack([_quantiles(y, x) - x for y, x in zip(scores, wanted, strict=True)])
-        self.shift.fit(params, shift)
+        expected = wanted if normal is None else map(_quantiles, normal, wanted)
+        shift = [_quantiles(y, x) - q for y, x, q in zip(scores, wanted, expected, strict=True)]
+        self.shift.fit(params, torch.stack(shift))
         # Fields of one law scatter, and the mean of their quantiles lies inside those of their mixture.
         place = self.places(law, params.to(self.shift.coefficients)).double()
         laws = zip(scores, place, wanted, strict=True)
-        normal = [through(here[None], there[None], y.double().reshape(1, -1))[0] for y, here, there in laws]
+        mended = [through(here[None], there[None], y.double().reshape(1, -1))[0] for y, here, there in laws]
         grid = torch.linspace(-4, 4, 257, dtype=torch.float64)
-        seen = empirical_quantiles(torch.cat(normal), grid) - grid
+        aim = grid if normal is None else empirical_quantiles(torch.cat([*normal]), grid)
+        seen = empirical_quantiles(torch.cat(mended), grid) - aim
         missing = through(grid[None], seen[None], wanted[None])[0]
         self.shift.coefficients[0] += missing.mean(0).to(self.shift.coefficients)
 

@@ -1,0 +1,68 @@
+"""What a trained sampler's fields are off by in mean power and one-point law, measured and undone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gen.emulators.conditioning import evenly
+from gen.emulators.sharpened import change_of_power, drawn, powers_at_nodes
+
+if TYPE_CHECKING:
+    from gen.data.base import SimulationSet
+    from gen.emulators.diffusion import Diffusion
+
+DRAWS, DRAWN_CELLS = 1024, 2**24
+"""Fields of the sampler at most, and cells of all of them."""
+FEWEST, MOST, CELLS = 1024, 8192, 2**25
+"""Of the closed form that it starts from: fields, and cells of all that are drawn between these."""
+ROUNDS = 3
+"""The filter moves the law, and the law the power, each a little."""
+
+FromWhite = Callable[[Tensor, Tensor], Tensor]
+"""Of white noise ``(B, N)`` and parameters ``(B, P)`` to normal scores ``(B, 1, *shape)``."""
+
+
+@torch.no_grad()
+def calibrate(sampler: Diffusion, data: SimulationSet) -> None:
+    """Measure the filter and the law of scores that give a sampler's fields those of training fields.
+
+    A drawn field is compared with the closed form's of the same noise, which takes most of the scatter from
+    their difference; the closed form, of which many fields cost little, with the training's. Its scores are
+    normal. The sampler is solved but once, for scores before they are filtered.
+    """
+    copula, power, law = sampler.closed_form, sampler.filter, sampler.score_law
+    assert power is not None and law is not None
+    params, n_cells = data.params.float().to(power.log_power.coefficients), sampler.grid.n_cells
+    power.log_power.coefficients.zero_()
+    law.shift.coefficients.zero_()
+
+    def made(of: FromWhite, theta: Tensor) -> Tensor:
+        fields = drawn(
+            lambda given, noise: of(sampler.white_latent(noise), given),
+            theta,
+            "calibration",
+            sampler.micro_batch,
+        )
+        return torch.cat(list(fields))
+
+    def powers(scores: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        parts = zip(scores.split(64), theta.split(64), strict=True)
+        return torch.cat([powers_at_nodes(copula, sampler.finished(*part)) for part in parts]), theta
+
+    def change(wanted: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor]) -> Tensor:
+        return change_of_power(copula, wanted, found, power.degree).coefficients
+
+    many = params[evenly(len(params), max(FEWEST, min(MOST, CELLS // n_cells)))]
+    real = powers_at_nodes(copula, data.values.float()), params
+    closed = change(real, powers(made(sampler.plain_scores, many), many))
+
+    theta = params[evenly(len(params), min(DRAWS, DRAWN_CELLS // n_cells))]
+    normal, scores = made(sampler.plain_scores, theta), made(sampler.raw_scores, theta)
+    wanted = powers(normal, theta)
+    for _ in range(ROUNDS):
+        power.fit(lambda: closed + change(wanted, powers(scores, theta)))
+        law.fit(copula.marginal, theta, [*power(scores, theta)], [*normal])
