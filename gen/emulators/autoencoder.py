@@ -74,7 +74,7 @@ class Autoencoder(LatentSpace):
         self.kl_weight, self.spectral_weight = kl_weight, spectral_weight
         self.copula = Copula(
             grid, space, field, unit, coding.degree, logarithmic=coding.logarithmic, reach=coding.reach,
-            phases=coding.phases, knots=coding.knots, contrast_power=coding.contrast_power,
+            phases=coding.phases, knots=coding.knots, score_power=coding.score_power,
         )  # fmt: skip
         self.blocks = BlockTransform(grid.dim, coding.factor, coding.channels)
         self._build(coding)

@@ -30,6 +30,9 @@ FromWhite = Callable[[Tensor, Tensor], Tensor]
 def calibrate(sampler: Diffusion, data: SimulationSet) -> None:
     """Measure the filter and the law of scores that give a sampler's fields those of training fields.
 
+    The power of logarithmic fields is that of their logarithm: that of values is in a few peaks, which waves
+    of scores do not move.
+
     A drawn field is compared with the closed form's of the same noise, which takes most of the scatter from
     their difference; the closed form, of which many fields cost little, with the training's. Its scores are
     normal. The sampler is solved but once, for scores before they are filtered.
@@ -49,15 +52,18 @@ def calibrate(sampler: Diffusion, data: SimulationSet) -> None:
         )
         return torch.cat(list(fields))
 
+    def of_fields(values: Tensor) -> Tensor:
+        return powers_at_nodes(copula, copula.marginal.of_values(values))
+
     def powers(scores: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         parts = zip(scores.split(64), theta.split(64), strict=True)
-        return torch.cat([powers_at_nodes(copula, sampler.finished(*part)) for part in parts]), theta
+        return torch.cat([of_fields(sampler.finished(*part)) for part in parts]), theta
 
     def change(wanted: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor]) -> Tensor:
         return change_of_power(copula, wanted, found, power.degree).coefficients
 
     many = params[evenly(len(params), max(FEWEST, min(MOST, CELLS // n_cells)))]
-    real = powers_at_nodes(copula, data.values.float()), params
+    real = of_fields(data.values.float()), params
     closed = change(real, powers(made(sampler.plain_scores, many), many))
 
     theta = params[evenly(len(params), min(DRAWS, DRAWN_CELLS // n_cells))]

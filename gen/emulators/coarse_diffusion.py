@@ -86,7 +86,7 @@ class CoarseDiffusion(CopulaDiffusion):
             logarithmic, reach, phases, knots, patch=patch, calibrated=calibrated and not logarithmic,
         )  # fmt: skip
         self.arguments |= {"factor": factor, "coarse": coarse, "calibrated": calibrated}
-        for name in ("contrast_power", "settled"):
+        for name in ("contrast_power", "settled", "score_power", "shaped"):
             del self.arguments[name]
         self.factor, self.coarse, self.transform = factor, coarse, Log(0.1)
         # One box tells the scores of its cells up to about 4; beyond it is prolonged.

@@ -21,7 +21,7 @@ class Coding:
         bound: of clipped latents, which have unit scatter at the start.
         completed: whether the waves that latents lack are drawn, see ``gen.emulators.completion``, and not
             left out; that of a ``CompletedAutoencoder``.
-        degree, logarithmic, reach, phases, knots, contrast_power: of the one-point law, see ``Copula``.
+        degree, logarithmic, reach, phases, knots, score_power: of the closed form, see ``Copula``.
 
     Raises:
         InputError: for sizes that are not positive.
@@ -37,7 +37,7 @@ class Coding:
     reach: float = 4.25
     phases: int = 1
     knots: dict[str, list[float]] = field(default_factory=dict)
-    contrast_power: bool = False
+    score_power: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))

@@ -13,14 +13,20 @@ from gen.emulators.latent import LatentSpace
 from gen.emulators.log_marginal import LogMarginal
 from gen.emulators.marginal import Marginal
 from gen.emulators.regression import Polynomial, needed
-from gen.emulators.sharpened import match_contrast, settle
-from gen.emulators.torus import Torus, interpolated
+from gen.emulators.sharpened import match_contrast, match_scores, settle
+from gen.emulators.torus import Torus, interpolated, times
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.noise import normal
 
 if TYPE_CHECKING:
     from gen.data.base import SimulationSet
+
+SETTINGS = (
+    "degree", "n_k", "logarithmic", "reach", "phases", "knots", "contrast_power", "settled", "score_power",
+)  # fmt: skip
+DEEPEST = 1e-8
+"""Power, in units of its mean, below which none is divided by."""
 
 
 def correlation_function(values: Tensor, periodic: bool) -> Tensor:
@@ -84,6 +90,12 @@ class Copula(LatentSpace):
         knots: values of parameters where all laws may bend, see ``Polynomial``.
         settled: change P_G until fields have the mean power of the training fields under a taper, for open
             fields whose spectrum falls by more than four decades.
+        score_power: let P_G be the mean power of the training fields' normal scores, which is a Gaussian
+            field's that resembles these, and not one whose image under the one-point law is right: noise for
+            what learns the rest. Short waves of peaks have a hundred times more of it.
+
+    Raises:
+        InputError: for what belongs to logarithmic fields without them, and for two aims of P_G.
     """
 
     later: ClassVar[Mapping[str, float]] = {"mean_power": 1.0}
@@ -103,12 +115,16 @@ class Copula(LatentSpace):
         knots: Mapping[str, Sequence[float]] | None = None,
         contrast_power: bool = False,
         settled: bool = False,
+        score_power: bool = False,
     ) -> None:
         super().__init__(grid, space, field, unit)
+        if score_power and (contrast_power or settled):
+            raise InputError("P_G has one aim: set score_power, or contrast_power and settled, not both")
         if not logarithmic and (phases != 1 or contrast_power):
             raise InputError("two phases and contrast_power are for laws of logarithms; set logarithmic")
         self.degree, self.n_k, self.reach, self.phases = degree, n_k, reach, phases
         self.logarithmic, self.contrast_power, self.settled = logarithmic, contrast_power, settled
+        self.score_power = score_power
         self.knots = {name: [float(k) for k in values] for name, values in (knots or {}).items()}
         self.marginal = (
             LogMarginal(space, reach, degree, phases, self.knots)
@@ -121,8 +137,7 @@ class Copula(LatentSpace):
         self.mean_power = nn.Buffer(torch.ones(()))
 
     def to_config(self) -> dict[str, Any]:
-        names = ("degree", "n_k", "logarithmic", "reach", "phases", "knots", "contrast_power", "settled")
-        own = {name: getattr(self, name) for name in names}
+        own = {name: getattr(self, name) for name in SETTINGS}
         return {**self._base_config(), **own}
 
     def _torus(self, shape: Sequence[int] | None = None, margin: int = 0) -> Torus:
@@ -161,6 +176,8 @@ class Copula(LatentSpace):
             self._fit_mean(data)
         if self.settled:
             settle(self, data.values, data.params)
+        if self.score_power:
+            match_scores(self, data.values, data.params)
 
     def _fit_mean(self, data: SimulationSet) -> None:
         """Let means of boxes scatter as they do: far less than waves, where all boxes hold the same mass."""
@@ -220,6 +237,16 @@ class Copula(LatentSpace):
         g = torch.fft.irfftn(torch.fft.rfftn(white, dim=axes) * amplitude, s=white.shape[1:], dim=axes)
         keep = [slice(0, n + 2 * margin) for n in (self.grid.shape if shape is None else shape)]
         return g[(slice(None), *keep)].unsqueeze(1)
+
+    def coloured(self, y: Tensor, params: Tensor, *, inverse: bool = False) -> Tensor:
+        """Each wave of fields ``(B, 1, *shape)`` times the root of P_G, or over it."""
+
+        def amplitude(lattice: Sequence[int]) -> Tensor:
+            torus = Torus(self.grid.resized(list(lattice)), 12 * self.grid.k_fundamental)
+            root = self._power(torus, params, needed(params)).clamp(min=DEEPEST).sqrt()
+            return 1 / root if inverse else root
+
+        return times(self.grid, y, amplitude)
 
     def covariance(self, field: Tensor, params: Tensor) -> Tensor:
         """The covariance of ``gaussian`` times fields ``(B, 1, *shape)``."""

@@ -33,12 +33,14 @@ class CopulaDiffusion(Diffusion):
         high, low, steps: of the ladder of noise levels.
         order: of the solver.
         spectral_weight: of the loss in waves, each in units of its noise, against that in cells.
-        logarithmic, reach, phases, knots, contrast_power, settled: of the copula.
+        logarithmic, reach, phases, knots, contrast_power, settled, score_power: of the copula.
         denoiser: the network; ``widths`` are those of a U-Net,
         width, depth, heads: of a transformer.
         patch: cells along an axis that the network takes together, by default 1 or, a transformer, 4.
         calibrated: once trained, measure what filter and law of samples' scores give them the mean power and
             the one-point law of the training fields.
+        shaped: let the network hear what it is given in units of its noise as well, wave by wave, and give
+            what it adds in these: of fields whose power falls by decades it could not make short waves else.
     """
 
     def __init__(
@@ -66,6 +68,8 @@ class CopulaDiffusion(Diffusion):
         patch: int | None = None,
         calibrated: bool = False,
         settled: bool = False,
+        score_power: bool = False,
+        shaped: bool = False,
     ) -> None:
         law: dict[str, Any] = {
             "logarithmic": logarithmic,
@@ -74,6 +78,7 @@ class CopulaDiffusion(Diffusion):
             "knots": dict(knots or {}),
             "contrast_power": contrast_power,
             "settled": settled,
+            "score_power": score_power,
         }
         sizes = {"widths": list(widths), "width": width, "depth": depth, "heads": heads}
         sizes["patch"] = patch or (1 if denoiser == "unet" else 4)
@@ -87,6 +92,7 @@ class CopulaDiffusion(Diffusion):
             **law,
             **network_arguments(denoiser, sizes),
             "calibrated": calibrated,
+            "shaped": shaped,
         }
         super().__init__(grid, space, field, unit, grid, 1, denoiser, arguments)
         self.arguments = arguments
@@ -113,6 +119,9 @@ class CopulaDiffusion(Diffusion):
     def scores(self, y: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
         del params, white
         return y
+
+    def coloured(self, y: Tensor, params: Tensor, *, inverse: bool = False) -> Tensor:
+        return self.copula.coloured(y, params, inverse=inverse)
 
     def gaussian(self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         return self.copula.gaussian(params, white, shape)

@@ -52,7 +52,7 @@ class Diffusion(ScoreSpace):
         channels: of y.
         denoiser: what U is, ``"unet"`` or ``"transformer"``.
         arguments: ``high``, ``low``, ``steps`` of the ladder, ``order`` of the solver, ``spectral_weight`` of
-            the loss, and those of U.
+            the loss, ``shaped`` if U is in units of the noise, and those of U.
 
     Raises:
         InputError: for another denoiser.
@@ -78,7 +78,9 @@ class Diffusion(ScoreSpace):
         self.working, self.channels = working, channels
         self.ladder, self.order = Ladder(a["high"], a["low"], a["steps"]), int(a["order"])
         self.spectral_weight = float(a["spectral_weight"])
-        self.network = network(working, channels + self.heard, channels, len(space) + 1, denoiser, a)
+        self.shaped = bool(a.get("shaped", False))
+        n_in = channels * (1 + self.shaped) + self.heard
+        self.network = network(working, n_in, channels, len(space) + 1, denoiser, a)
         # Without an axis for one channel, as checkpoints have had it from the first.
         more = () if channels == 1 else (channels,)
         half = (*working.shape[:-1], working.shape[-1] // 2 + 1)
@@ -121,6 +123,10 @@ class Diffusion(ScoreSpace):
         del told, params
         return y
 
+    def coloured(self, y: Tensor, params: Tensor, *, inverse: bool = False) -> Tensor:
+        """Fields ``(B, channels, *working)`` given the colour of g, or without it."""
+        raise NotImplementedError
+
     def detail(self, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """The part of white noise ``(B, N)`` that is behind what y does not tell of a field; none here."""
         del shape
@@ -160,7 +166,9 @@ class Diffusion(ScoreSpace):
         level = (sigma.log() - centre) / half
         modulation = torch.cat([self.space.normalise(params), level[:, None].to(params)], 1)
         seen = y / to_channels((1 + sigma.square()).sqrt()[:, None], y)
-        return self.network(seen if told is None else torch.cat([seen, told], 1), modulation)
+        given = [seen, self.coloured(seen, params, inverse=True)] if self.shaped else [seen]
+        made = self.network(torch.cat(given if told is None else [*given, told], 1), modulation)
+        return self.coloured(made.float(), params) if self.shaped else made
 
     def denoised(self, y: Tensor, sigma: float, params: Tensor, told: Tensor | None = None) -> Tensor:
         """The mean of the fields whose noised version y is, as it was learned."""

@@ -160,6 +160,9 @@ class LogMarginal(OnePointLaw):
         """What a two-point function is taken of, at scores x: ln q."""
         return through(self.places(params), self.nodes(params), x)
 
+    def of_values(self, values: Tensor) -> Tensor:
+        return values.log()
+
     def inverse(self, values: Tensor, params: Tensor, places: Tensor | None = None) -> Tensor:
         places = self.places(params) if places is None else places
         return through(self.nodes(params), places, values.log())

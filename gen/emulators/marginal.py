@@ -51,6 +51,10 @@ class OnePointLaw(nn.Module, ABC):
         """What a two-point function is taken of, at scores x: the values."""
         return self(x, params)
 
+    def of_values(self, values: Tensor) -> Tensor:
+        """What a two-point function is taken of, of fields: their values."""
+        return values
+
     def hermite(self, params: Tensor, order: int = 24) -> Tensor:
         """Variance of the variable in each Hermite order 1..order, ``a_n^2`` ``(B, order)``, float64.
 

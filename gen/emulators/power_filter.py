@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gen.emulators.regression import Polynomial
 from gen.emulators.sharpened import BATCH, Draw, change_of_power, drawn, powers_at_nodes
-from gen.emulators.torus import Torus
+from gen.emulators.torus import Torus, times
 
 if TYPE_CHECKING:
     from gen.emulators.copula import Copula
@@ -35,15 +35,12 @@ class PowerFilter(nn.Module):
 
     def forward(self, y: Tensor, params: Tensor, *, inverse: bool = False) -> Tensor:
         """F, or its inverse, of fields ``(B, 1, *shape)``."""
-        shape, axes = y.shape[2:], tuple(range(2, y.ndim))
-        whole = y
-        if not self.grid.periodic:
-            for axis in axes:
-                whole = torch.cat([whole, whole.flip(axis)], axis)
-        modes = torch.fft.rfftn(whole, dim=axes)
-        logs = self._log_amplitude(whole.shape[2:], params).unsqueeze(1)
-        filtered = torch.fft.irfftn(modes * (-logs if inverse else logs).exp(), s=whole.shape[2:], dim=axes)
-        return filtered[(..., *(slice(0, n) for n in shape))]
+
+        def amplitude(lattice: Sequence[int]) -> Tensor:
+            logs = self._log_amplitude(lattice, params)
+            return (-logs if inverse else logs).exp()
+
+        return times(self.grid, y, amplitude)
 
     def log_determinant(self, shape: torch.Size, params: Tensor) -> Tensor:
         """ln |F| of fields of these sides, ``(B,)`` float64."""
@@ -68,12 +65,7 @@ class PowerFilter(nn.Module):
                 of a polynomial.
         """
         for _ in range(rounds):
-            more = change()
-            if not self.grid.periodic:
-                # A taper sees nothing of the first node, of waves that are longer than the field: what is
-                # found there is their neighbours'.
-                more[:, 0] = more[:, 1]
-            self.log_power.coefficients += more
+            self.log_power.coefficients += change()
 
     def fit_given(
         self,

@@ -60,7 +60,12 @@ def change_of_power(
     """
     params = wanted[1]
     ours, theirs = (_mean_law(copula, *of, degree)(params) for of in (made, wanted))
-    return _smooth(copula, _bounded((theirs - ours).double()), params, degree)
+    change = _bounded((theirs - ours).double())
+    if not copula.grid.periodic:
+        # A taper sees next to nothing of the first node, of waves that are longer than the field. What is
+        # found there is their neighbours', and would be asked for again and again.
+        change[:, 0] = change[:, 1]
+    return _smooth(copula, change, params, degree)
 
 
 def _smooth(copula: Copula, values: Tensor, params: Tensor, degree: int) -> Polynomial:
@@ -157,3 +162,23 @@ def match_contrast(
         fields = zip(drawn(draw, params[rows], "contrast"), mean[rows].split(BATCH), strict=True)
         made = [powers_at_nodes(copula, x / unit) for x, unit in fields]
         correct(copula, real, torch.cat(made), params, degree=1)
+
+
+@torch.no_grad()
+def match_scores(copula: Copula, values: Tensor, params: Tensor) -> None:
+    """Give a copula's Gaussian field the mean power of the normal scores of the training fields.
+
+    Args:
+        values: ``(N, 1, *shape)``; params: ``(N, P)``.
+    """
+    rows = evenly(len(values), min(len(values), SETTLING))
+    params = params[rows].to(copula.log_power.coefficients)
+    parts = zip(values[rows].float().split(BATCH), params.split(BATCH), strict=True)
+    real = torch.cat([powers_at_nodes(copula, copula.marginal.inverse(*part)) for part in parts])
+
+    def gaussian(theta: Tensor, generators: list[torch.Generator]) -> Tensor:
+        return copula.gaussian(theta, copula.white(generators))
+
+    for _ in range(ROUNDS):
+        made = [powers_at_nodes(copula, part) for part in drawn(gaussian, params, "scores")]
+        correct(copula, real, torch.cat(made), params)
