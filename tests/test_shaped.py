@@ -98,10 +98,10 @@ def test_a_shaped_network_hears_and_answers_in_units_of_the_noise(name: str, tmp
     assert torch.equal(made.denoised(y, 0.3, params), y / (1 + 0.3**2))  # as any that has learned nothing
     leave = made.network.get_parameter("leave.weight")
     torch.nn.init.normal_(leave, generator=torch.Generator().manual_seed(1))
-    passed: list[Tensor] = []
-    made.network.register_forward_hook(lambda _, given, answer: passed.extend([given[0], answer]))
+    passed: list[tuple[Tensor, Tensor]] = []
+    made.network.register_forward_hook(lambda _, given, answer: passed.append((given[0], answer)))
     answer = made.correction(y, sigma, params)
-    heard, said = passed
+    ((heard, said),) = passed
     seen = y / (1 + 0.3**2) ** 0.5
     assert torch.allclose(
         heard, torch.cat([seen, made.copula.coloured(seen, params, inverse=True)], 1), atol=1e-5
