@@ -99,7 +99,11 @@ def test_a_shaped_network_hears_and_answers_in_units_of_the_noise(name: str, tmp
     leave = made.network.get_parameter("leave.weight")
     torch.nn.init.normal_(leave, generator=torch.Generator().manual_seed(1))
     passed: list[tuple[Tensor, Tensor]] = []
-    made.network.register_forward_hook(lambda _, given, answer: passed.append((given[0], answer)))
+
+    def keep(_: torch.nn.Module, given: tuple[Tensor, ...], answer: Tensor) -> None:
+        passed.append((given[0], answer))
+
+    made.network.register_forward_hook(keep)
     answer = made.correction(y, sigma, params)
     ((heard, said),) = passed
     seen = y / (1 + 0.3**2) ** 0.5
