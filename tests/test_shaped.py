@@ -13,8 +13,11 @@ from torch import Tensor
 import gen
 from gen.checkpoint import save
 from gen.data.base import SimulationSet
+from gen.emulators.coding import Coding
 from gen.emulators.copula import Copula
 from gen.emulators.copula_diffusion import CopulaDiffusion
+from gen.emulators.diffusion import Diffusion
+from gen.emulators.latent_diffusion import LatentDiffusion
 from gen.emulators.sharpened import powers_at_nodes
 from gen.errors import InputError
 from gen.fields import Grid
@@ -78,24 +81,37 @@ def test_colour_is_that_of_the_noise_and_can_be_taken_off(name: str) -> None:
     assert float(fall) == pytest.approx(-6 * (copula.n_k - 7) / (copula.n_k - 1), abs=0.5)
 
 
-@pytest.mark.parametrize("name", PLACES)
-def test_a_shaped_network_hears_and_answers_in_units_of_the_noise(name: str, tmp_path: Path) -> None:
-    grid = GRIDS[name]
-    made = CopulaDiffusion(
-        grid,
-        SPACE,
-        degree=1,
-        widths=(8,),
-        steps=4,
-        reach=3.0,
-        logarithmic=True,
-        score_power=True,
-        shaped=True,
-    )
+def sampler(kind: str, grid: Grid) -> Diffusion:
+    if kind == "cells":
+        made = CopulaDiffusion(
+            grid,
+            SPACE,
+            degree=1,
+            widths=(8,),
+            steps=4,
+            reach=3.0,
+            logarithmic=True,
+            score_power=True,
+            shaped=True,
+        )
+    else:
+        coding = Coding(3, (4, 4), degree=1, reach=3.0, logarithmic=True, kind="clip")
+        made = LatentDiffusion(grid, SPACE, coding=coding, widths=(8,), steps=4, shaped=True)
     made.fit(pitted(grid))
-    params = torch.full((8, 1), 0.3)
-    y, sigma = gaussian(grid, 8), torch.full((8,), 0.3)
+    return made.eval()
+
+
+@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("kind", ["cells", "latents"])
+def test_a_shaped_network_hears_and_answers_in_units_of_the_noise(
+    kind: str, name: str, tmp_path: Path
+) -> None:
+    made = sampler(kind, GRIDS[name])
+    params, sigma = torch.full((8, 1), 0.3), torch.full((8,), 0.3)
+    y = made.noise(params, [sample_generator(0, i, "y") for i in range(8)])
     assert torch.equal(made.denoised(y, 0.3, params), y / (1 + 0.3**2))  # as any that has learned nothing
+    whitened = made.coloured(y, params, inverse=True)
+    assert torch.allclose(made.coloured(whitened, params), y, atol=1e-4)
     leave = made.network.get_parameter("leave.weight")
     torch.nn.init.normal_(leave, generator=torch.Generator().manual_seed(1))
     passed: list[tuple[Tensor, Tensor]] = []
@@ -103,14 +119,12 @@ def test_a_shaped_network_hears_and_answers_in_units_of_the_noise(name: str, tmp
     def keep(_: torch.nn.Module, given: tuple[Tensor, ...], answer: Tensor) -> None:
         passed.append((given[0], answer))
 
-    made.network.register_forward_hook(keep)
+    handle = made.network.register_forward_hook(keep)
     answer = made.correction(y, sigma, params)
+    handle.remove()
     ((heard, said),) = passed
-    seen = y / (1 + 0.3**2) ** 0.5
-    assert torch.allclose(
-        heard, torch.cat([seen, made.copula.coloured(seen, params, inverse=True)], 1), atol=1e-5
-    )
-    assert torch.allclose(answer, made.copula.coloured(said, params), atol=1e-5)
-    save(made.eval(), tmp_path / "toy", "# toy\n")
+    assert torch.allclose(heard, torch.cat([y, whitened], 1) / (1 + 0.3**2) ** 0.5, atol=1e-4)
+    assert torch.allclose(answer, made.coloured(said, params), atol=1e-5)
+    save(made, tmp_path / "toy", "# toy\n")
     one, other = (e.sample({"Omega_m": 0.3}, n=2, seed=1).values for e in (made, gen.load(tmp_path / "toy")))
     assert torch.equal(one, other)

@@ -243,7 +243,7 @@ class Copula(LatentSpace):
 
         def amplitude(lattice: Sequence[int]) -> Tensor:
             torus = Torus(self.grid.resized(list(lattice)), 12 * self.grid.k_fundamental)
-            root = self._power(torus, params, needed(params)).clamp(min=DEEPEST).sqrt()
+            root = self._power(torus, params, needed(params)).clamp(min=DEEPEST).sqrt().unsqueeze(1)
             return 1 / root if inverse else root
 
         return times(self.grid, y, amplitude)

@@ -123,9 +123,9 @@ class Diffusion(ScoreSpace):
         del told, params
         return y
 
+    @abstractmethod
     def coloured(self, y: Tensor, params: Tensor, *, inverse: bool = False) -> Tensor:
-        """Fields ``(B, channels, *working)`` given the colour of g, or without it."""
-        raise NotImplementedError
+        """Fields ``(B, channels, *working)`` given the power of g, wave by wave, or rid of it."""
 
     def detail(self, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """The part of white noise ``(B, N)`` that is behind what y does not tell of a field; none here."""

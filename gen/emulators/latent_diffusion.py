@@ -44,6 +44,8 @@ class LatentDiffusion(Diffusion):
         patch: cells along an axis that the network takes together, by default 1 or, a transformer, 2.
         calibrated: once trained, measure what filter and law of samples' scores give them the mean power and
             the one-point law of the training fields.
+        shaped: let the network hear and answer wave by wave in units of the latents' power, see
+            ``CopulaDiffusion``.
     """
 
     micro_batch = 8
@@ -67,6 +69,7 @@ class LatentDiffusion(Diffusion):
         heads: int = 4,
         patch: int | None = None,
         calibrated: bool = False,
+        shaped: bool = False,
     ) -> None:
         autoencoder = autoencoder_of(grid, space, field, unit, coding or Coding()).requires_grad_(False)
         sizes = {"widths": list(widths), "width": width, "depth": depth, "heads": heads}
@@ -79,6 +82,7 @@ class LatentDiffusion(Diffusion):
             "spectral_weight": spectral_weight,
             **network_arguments(denoiser, sizes),
             "calibrated": calibrated,
+            "shaped": shaped,
         }
         channels = autoencoder.coding.channels
         super().__init__(grid, space, field, unit, autoencoder.latent_grid, channels, denoiser, arguments)
@@ -132,6 +136,10 @@ class LatentDiffusion(Diffusion):
     def scores(self, y: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
         """Of standardised latents; ``white`` as in ``Autoencoder.reconstruct``."""
         return self.autoencoder.scores(self.autoencoder.law.restored(y), params, white)
+
+    def coloured(self, y: Tensor, params: Tensor, *, inverse: bool = False) -> Tensor:
+        del params
+        return self.autoencoder.law.coloured(y, inverse=inverse)
 
     def gaussian(self, params: Tensor, white: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """g of the autoencoder's Gaussian latents."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gen.emulators.copula import taper
+from gen.emulators.torus import times
 from gen.fields import Grid
 from gen.nets.layers import to_channels
 
@@ -52,6 +53,18 @@ class LatentLaw(nn.Module):
     def power(self) -> Tensor:
         """Of each standardised channel on the torus' half lattice, ``(C, *half)``; its mean is 1."""
         return self.root.square().sum((1, -1))
+
+    def coloured(self, y: Tensor, *, inverse: bool = False) -> Tensor:
+        """Each wave of each channel ``(B, C, *shape)`` times the root of its power, or over it."""
+
+        def amplitude(lattice: Sequence[int]) -> Tensor:
+            power = self._root_on(lattice).abs().square().sum(1)
+            for axis in range(1, power.ndim - 1):  # cosines know no direction
+                power = (power + power.flip(axis).roll(1, axis)) / 2
+            root = power.clamp(min=LEAST * float(power.max())).sqrt()[None]
+            return 1 / root if inverse else root
+
+        return times(self.grid, y, amplitude)
 
     @torch.no_grad()
     def fit(self, latents: Tensor) -> None:

@@ -37,7 +37,7 @@ class PowerFilter(nn.Module):
         """F, or its inverse, of fields ``(B, 1, *shape)``."""
 
         def amplitude(lattice: Sequence[int]) -> Tensor:
-            logs = self._log_amplitude(lattice, params)
+            logs = self._log_amplitude(lattice, params).unsqueeze(1)
             return (-logs if inverse else logs).exp()
 
         return times(self.grid, y, amplitude)

@@ -97,13 +97,13 @@ def times(grid: Grid, y: Tensor, amplitude: Callable[[Sequence[int]], Tensor]) -
 
     Args:
         amplitude: of a periodic lattice, that of the fields or of twice their sides, to numbers
-            ``(B, *half lattice)``.
+            ``(B or 1, C or 1, *half lattice)``.
     """
     shape, axes = y.shape[2:], tuple(range(2, y.ndim))
     whole = y
     if not grid.periodic:
         for axis in axes:
             whole = torch.cat([whole, whole.flip(axis)], axis)
-    modes = torch.fft.rfftn(whole, dim=axes) * amplitude(whole.shape[2:]).unsqueeze(1)
+    modes = torch.fft.rfftn(whole, dim=axes) * amplitude(whole.shape[2:])
     made = torch.fft.irfftn(modes, s=whole.shape[2:], dim=axes)
     return made[(..., *(slice(0, n) for n in shape))]
