@@ -55,6 +55,18 @@ def test_the_inverse_is_one_and_waves_are_multiplied(name: str) -> None:
     assert float(gain.log()) == pytest.approx(float(at_the_first_node), abs=0.01)
 
 
+def test_no_wave_is_changed_by_more_than_it_may() -> None:
+    grid = GRIDS["torus"]
+    made, y, params = (
+        PowerFilter(Copula(grid, SPACE, degree=1), most=4.0),
+        gaussian(grid, 2),
+        torch.full((2, 1), 0.3),
+    )
+    for asked, gain in ((20.0, 2.0), (-20.0, 0.5)):
+        made.log_power.coefficients[0] = asked
+        assert torch.allclose(made(y, params), gain * y, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_the_determinant_is_the_matrices(name: str) -> None:
     grid = SMALL[name]

@@ -76,7 +76,7 @@ class CompletedAutoencoder(Autoencoder):
             "critic_spectrum": critic_spectrum,
         }
         summaries = Summaries(grid, bin_width=summary_bin) if summary_weight else None
-        self.filter = PowerFilter(self.copula)
+        self.filter = PowerFilter(self.copula, most=10.0)
         self.gap = None if summaries is None else SummaryGap(summaries, space, self.coding.degree)
 
     def _build(self, coding: Coding) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -25,10 +26,13 @@ class PowerFilter(nn.Module):
     Args:
         copula: whose grid, nodes in wavenumber and knots it takes.
         degree: of ln a in the parameters.
+        most: factor of power at most, or over it. What the power of fields does not answer to, as short waves
+            of scores between peaks, is asked for more and more else.
     """
 
-    def __init__(self, copula: Copula, degree: int = 1) -> None:
+    def __init__(self, copula: Copula, degree: int = 1, most: float = math.inf) -> None:
         super().__init__()
+        self.most = math.log(most)
         self.grid, self.offset, self.degree = copula.grid, 12 * copula.grid.k_fundamental, degree
         self.nodes = nn.Buffer(copula.nodes.clone())
         self.log_power = Polynomial(copula.space, copula.n_k, degree, copula.knots)
@@ -54,7 +58,8 @@ class PowerFilter(nn.Module):
         return Torus(self.grid.resized(list(shape)), self.offset)
 
     def _log_amplitude(self, shape: Sequence[int], params: Tensor) -> Tensor:
-        return self._lattice(shape).on_lattice(self.log_power(params) / 2, self.nodes.to(params))
+        logs = self.log_power(params).clamp(-self.most, self.most) / 2
+        return self._lattice(shape).on_lattice(logs, self.nodes.to(params))
 
     @torch.no_grad()
     def fit(self, change: Callable[[], Tensor], rounds: int = 2) -> None:
