@@ -127,6 +127,34 @@ def test_a_sampler_gets_the_power_and_the_law_of_the_training_fields(name: str, 
     assert off["right"] < 0.015 < 0.05 < off["wrong"]
 
 
+class WrongDecoder(LatentDiffusion):
+    """Latents whose closed form, too, is off, stretched and skewed."""
+
+    def scores(self, y: Tensor, params: Tensor, white: Tensor | None = None) -> Tensor:
+        right = super().scores(y, params, white)
+        return 0.2 + 1.1 * right + 0.05 * right.square()
+
+
+def test_a_decoder_gets_the_law_of_the_training_fields_though_its_closed_form_has_another() -> None:
+    grid = GRIDS["torus"]
+    data = Lognormal(grid, 768).load().select(split="train")
+    coding = replace(QUARTER, widths=(4, 4), channels=2)
+    made = WrongDecoder(grid, SPACE, coding=coding, widths=(4,), steps=4, calibrated=True)
+    made.fit(data)
+    made.eval()
+    at = (data.params[:, 0] - 0.3).abs() < 0.01
+    params = data.params[at]
+    fields = {"real": data.values[at], "wrong": made.sample(params, seed=1).values}
+    made.calibrate(data)
+    fields["right"] = made.sample(params, seed=1).values
+    below = {}
+    for which, x in fields.items():
+        scores = made.closed_form.marginal.inverse(x, params)
+        below[which] = torch.stack([(scores < level).float().mean() for level in (-1.5, -0.5, 0.5, 1.5)])
+    off = {which: float((below[which] - below["real"]).abs().max()) for which in ("right", "wrong")}
+    assert off["right"] < 0.03 < 0.06 < off["wrong"]
+
+
 @pytest.mark.parametrize("kind", ["pixels", "latents"])
 def test_it_is_part_of_the_checkpoint_and_of_the_density(kind: str, tmp_path: Path) -> None:
     grid = SMALL["torus"] if kind == "pixels" else GRIDS["torus"]

@@ -23,7 +23,7 @@ ROUNDS = 3
 """The filter moves the law, and the law the power, each a little."""
 
 FromWhite = Callable[[Tensor, Tensor], Tensor]
-"""Of white noise ``(B, N)`` and parameters ``(B, P)`` to normal scores ``(B, 1, *shape)``."""
+"""Of white noise ``(B, N)`` and parameters ``(B, P)`` to scores ``(B, 1, *shape)``."""
 
 
 @torch.no_grad()
@@ -34,8 +34,9 @@ def calibrate(sampler: Diffusion, data: SimulationSet) -> None:
     of scores do not move.
 
     A drawn field is compared with the closed form's of the same noise, which takes most of the scatter from
-    their difference; the closed form, of which many fields cost little, with the training's. Its scores are
-    normal. The sampler is solved but once, for scores before they are filtered.
+    their difference; the closed form, of which many fields cost little, with the training's. Scores are
+    compared with the closed form's where these are normal. The sampler is solved but once, for scores before
+    they are filtered.
     """
     copula, power, law = sampler.closed_form, sampler.filter, sampler.score_law
     assert power is not None and law is not None
@@ -67,8 +68,8 @@ def calibrate(sampler: Diffusion, data: SimulationSet) -> None:
     closed = change(real, powers(made(sampler.plain_scores, many), many))
 
     theta = params[evenly(len(params), min(DRAWS, DRAWN_CELLS // n_cells))]
-    normal, scores = made(sampler.plain_scores, theta), made(sampler.raw_scores, theta)
-    wanted = powers(normal, theta)
+    plain, scores = made(sampler.plain_scores, theta), made(sampler.raw_scores, theta)
+    wanted = powers(plain, theta)
     for _ in range(ROUNDS):
         power.fit(lambda: closed + change(wanted, powers(scores, theta)))
-        law.fit(copula.marginal, theta, [*power(scores, theta)], [*normal])
+        law.fit(copula.marginal, theta, [*power(scores, theta)], [*plain] if sampler.plainly_normal else None)

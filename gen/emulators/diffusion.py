@@ -61,6 +61,8 @@ class Diffusion(ScoreSpace):
     micro_batch = 32
     #: Channels of ``told``.
     heard: ClassVar[int] = 0
+    #: Whether a network that has learned nothing makes normal scores.
+    plainly_normal: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -49,6 +49,8 @@ class LatentDiffusion(Diffusion):
     """
 
     micro_batch = 8
+    #: They have come through the autoencoder's network.
+    plainly_normal: ClassVar[bool] = False
 
     def __init__(
         self,
