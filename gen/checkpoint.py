@@ -110,9 +110,9 @@ def load(folder: str | Path) -> Emulator:
 def _supply_later(weights: dict[str, Tensor], emulator: Emulator) -> None:
     """What checkpoints of earlier versions lack: a part's ``later`` names it and what it then was."""
     for path, part in emulator.named_modules():
-        own = part.state_dict()
         for name, value in getattr(part, "later", {}).items():
-            weights.setdefault(f"{path}.{name}" if path else name, torch.full_like(own[name], value))
+            lacking = torch.full_like(part.get_buffer(name), value)
+            weights.setdefault(f"{path}.{name}" if path else name, lacking)
 
 
 def _checked_weights(folder: Path, expected: str) -> dict[str, Tensor]:

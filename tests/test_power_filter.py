@@ -57,11 +57,8 @@ def test_the_inverse_is_one_and_waves_are_multiplied(name: str) -> None:
 
 def test_no_wave_is_changed_by_more_than_it_may() -> None:
     grid = GRIDS["torus"]
-    made, y, params = (
-        PowerFilter(Copula(grid, SPACE, degree=1), most=4.0),
-        gaussian(grid, 2),
-        torch.full((2, 1), 0.3),
-    )
+    made = PowerFilter(Copula(grid, SPACE, degree=1), most=4.0)
+    y, params = gaussian(grid, 2), torch.full((2, 1), 0.3)
     for asked, gain in ((20.0, 2.0), (-20.0, 0.5)):
         made.log_power.coefficients[0] = asked
         assert torch.allclose(made(y, params), gain * y, atol=1e-4)
@@ -83,7 +80,7 @@ def test_the_determinant_is_the_matrices(name: str) -> None:
 class Wrong(CopulaDiffusion):
     """A sampler whose waves are up to twice too strong, and whose scores are off, stretched and skewed."""
 
-    def _solved(
+    def raw_scores(
         self,
         white: Tensor,
         params: Tensor,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gen.emulators.conditioning import evenly
-from gen.emulators.sharpened import change_of_power, drawn, powers_at_nodes
+from gen.emulators.sharpened import BATCH, change_of_power, drawn, powers_at_nodes
 
 if TYPE_CHECKING:
     from gen.data.base import SimulationSet
@@ -57,7 +57,7 @@ def calibrate(sampler: Diffusion, data: SimulationSet) -> None:
         return powers_at_nodes(copula, copula.marginal.of_values(values))
 
     def powers(scores: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        parts = zip(scores.split(64), theta.split(64), strict=True)
+        parts = zip(scores.split(BATCH), theta.split(BATCH), strict=True)
         return torch.cat([of_fields(sampler.finished(*part)) for part in parts]), theta
 
     def change(wanted: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor]) -> Tensor:

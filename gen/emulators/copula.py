@@ -145,7 +145,10 @@ class Copula(LatentSpace):
         wanted = [n + 2 * margin for n in (self.grid.shape if shape is None else shape)]
         if not self.grid.periodic:
             wanted = [n + m for n, m in zip(wanted, self.grid.shape, strict=True)]
-        return Torus(self.grid.resized(wanted), 12 * self.grid.k_fundamental)
+        return self._lattice(wanted)
+
+    def _lattice(self, shape: Sequence[int]) -> Torus:
+        return Torus(self.grid.resized(list(shape)), 12 * self.grid.k_fundamental)
 
     def fit(self, data: SimulationSet) -> None:
         """Measure the one- and two-point laws at each cosmology of ``data``, then interpolate.
@@ -242,8 +245,12 @@ class Copula(LatentSpace):
         """Each wave of fields ``(B, 1, *shape)`` times the root of P_G, or over it."""
 
         def amplitude(lattice: Sequence[int]) -> Tensor:
-            torus = Torus(self.grid.resized(list(lattice)), 12 * self.grid.k_fundamental)
-            root = self._power(torus, params, needed(params)).clamp(min=DEEPEST).sqrt().unsqueeze(1)
+            root = (
+                self._power(self._lattice(lattice), params, needed(params))
+                .clamp(min=DEEPEST)
+                .sqrt()
+                .unsqueeze(1)
+            )
             return 1 / root if inverse else root
 
         return times(self.grid, y, amplitude)

@@ -80,7 +80,7 @@ class Diffusion(ScoreSpace):
         self.working, self.channels = working, channels
         self.ladder, self.order = Ladder(a["high"], a["low"], a["steps"]), int(a["order"])
         self.spectral_weight = float(a["spectral_weight"])
-        self.shaped = bool(a.get("shaped", False))
+        self.shaped = bool(a["shaped"])
         n_in = channels * (1 + self.shaped) + self.heard
         self.network = network(working, n_in, channels, len(space) + 1, denoiser, a)
         # Without an axis for one channel, as checkpoints have had it from the first.
@@ -138,12 +138,8 @@ class Diffusion(ScoreSpace):
         """g of unit variance, ``(B, channels, *working)``."""
         return self.gaussian(params, self.white_latent(generators))
 
-    def raw_scores(self, white: Tensor, params: Tensor) -> Tensor:
-        """Scores of samples of white noise ``(B, N)``, as yet neither filtered nor mended."""
-        return self.scores(self._solved(white, params), params, self.detail(white))
-
     def plain_scores(self, white: Tensor, params: Tensor) -> Tensor:
-        """Those of a network that has learned nothing."""
+        """``raw_scores`` of a network that has learned nothing."""
         return self.scores(self.gaussian(params, white), params, self.detail(white))
 
     def calibrate(self, data: SimulationSet) -> None:
@@ -217,21 +213,20 @@ class Diffusion(ScoreSpace):
         coarse: Tensor | None = None,
     ) -> Tensor:
         """Fields ``(B, 1, *shape)`` in physical units of white noise ``(B, N)``."""
-        y = self._solved(white, params, shape, coarse)
-        return self.to_physical(y, params, self.detail(white, shape))
+        return self.finished(self.raw_scores(white, params, shape, coarse), params)
 
-    def _solved(
+    def raw_scores(
         self,
         white: Tensor,
         params: Tensor,
         shape: Sequence[int] | None = None,
         coarse: Tensor | None = None,
     ) -> Tensor:
-        """y of white noise."""
+        """Scores of samples of white noise ``(B, N)``, as yet neither filtered nor mended."""
         told = self.told(coarse, params, self.grid.shape if shape is None else shape)
         start = math.sqrt(1 + self.ladder.high**2) * self.gaussian(params, white, shape)
         y = solve(self._denoiser(params, start.shape[2:], told), start, self.ladder, self.order)
-        return self.restored(y, told, params)
+        return self.scores(self.restored(y, told, params), params, self.detail(white, shape))
 
     def _denoiser(self, params: Tensor, cells: Sequence[int], told: Tensor | None = None) -> Denoiser:
         """Of fields of these cells: by windows of the trained size where the network cannot take them whole.

@@ -130,12 +130,7 @@ def settle(copula: Copula, values: Tensor, params: Tensor) -> None:
     Args:
         values: ``(N, 1, *shape)``; params: ``(N, P)``.
     """
-    rows = evenly(len(values), min(len(values), SETTLING))
-    params = params[rows].to(copula.log_power.coefficients)
-    real = powers_at_nodes(copula, values[rows].float())
-    for _ in range(ROUNDS):
-        made = [powers_at_nodes(copula, part) for part in drawn(copula.generate, params, "settling")]
-        correct(copula, real, torch.cat(made), params)
+    _match(copula, values, params, lambda x, theta: x, copula.generate, "settling")
 
 
 @torch.no_grad()
@@ -171,14 +166,26 @@ def match_scores(copula: Copula, values: Tensor, params: Tensor) -> None:
     Args:
         values: ``(N, 1, *shape)``; params: ``(N, P)``.
     """
-    rows = evenly(len(values), min(len(values), SETTLING))
-    params = params[rows].to(copula.log_power.coefficients)
-    parts = zip(values[rows].float().split(BATCH), params.split(BATCH), strict=True)
-    real = torch.cat([powers_at_nodes(copula, copula.marginal.inverse(*part)) for part in parts])
 
     def gaussian(theta: Tensor, generators: list[torch.Generator]) -> Tensor:
         return copula.gaussian(theta, copula.white(generators))
 
+    _match(copula, values, params, copula.marginal.inverse, gaussian, "scores")
+
+
+def _match(
+    copula: Copula,
+    values: Tensor,
+    params: Tensor,
+    seen: Callable[[Tensor, Tensor], Tensor],
+    draw: Draw,
+    stream: str,
+) -> None:
+    """Change P_G until what is drawn has the mean power of what is seen of training fields."""
+    rows = evenly(len(values), min(len(values), SETTLING))
+    params = params[rows].to(copula.log_power.coefficients)
+    parts = zip(values[rows].float().split(BATCH), params.split(BATCH), strict=True)
+    real = torch.cat([powers_at_nodes(copula, seen(*part)) for part in parts])
     for _ in range(ROUNDS):
-        made = [powers_at_nodes(copula, part) for part in drawn(gaussian, params, "scores")]
+        made = [powers_at_nodes(copula, part) for part in drawn(draw, params, stream)]
         correct(copula, real, torch.cat(made), params)
