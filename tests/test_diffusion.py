@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.schedulers.scheduling_edm_dpmsolver_multistep import EDMDPMSolverMultistepScheduler
+from scipy import stats
 
 import gen
 from gen.checkpoint import save
@@ -158,6 +159,48 @@ def test_the_loss_is_one_where_nothing_is_learned(fitted: CopulaDiffusion) -> No
         for level in (0.05, 1.0, 8.0):
             found = fitted.loss(field, params, draws[1], torch.full((512,), level))
             assert float(sum(found.values())) == pytest.approx(1, abs=0.06)
+
+
+def test_levels_about_a_centre_are_those_of_a_cut_normal_law() -> None:
+    ladder, share = Ladder(10, 0.03, 20), torch.arange(1, 100) / 100
+    found = Denoising(centre=0.6, spread=1.1).levels(ladder, share)
+    ends = [(math.log(x) - math.log(0.6)) / 1.1 for x in (ladder.low, ladder.high)]
+    law = stats.truncnorm(*ends, loc=math.log(0.6), scale=1.1)
+    assert np.allclose(found.log(), law.ppf(share), atol=1e-6)
+    outermost = Denoising(0.6, 1.1).levels(ladder, torch.tensor([0.0, 1 - 1e-12], dtype=torch.float64))
+    assert outermost.tolist() == pytest.approx([ladder.low, ladder.high], rel=1e-6)
+    for wrong in ({"centre": 0.0}, {"centre": 1.0, "spread": 0.0}, {"mirrored": -1.0}):
+        with pytest.raises(InputError, match="centre and a spread above 0"):
+            Denoising(**wrong)
+
+
+def test_noise_of_both_signs_leaves_the_loss_and_quiets_its_gradient(fitted: CopulaDiffusion) -> None:
+    """For as many evaluations, at a low level; of levels above the mark nothing changes."""
+    made = copy.deepcopy(fitted)
+    torch.nn.init.normal_(made.network.get_parameter("leave.weight"), std=0.05)
+    values, params = Ridges().load().values[:16].float(), torch.full((16, 1), 0.3)
+    noise = [made.noise(params, [sample_generator(0, i, f"{j}") for i in range(16)]) for j in range(16)]
+
+    def found(g: torch.Tensor, level: float, mirrored: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+        made.zero_grad()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(made, "noise", lambda *_: g)
+            n = len(g)
+            loss = sum(
+                made.loss(values[:n], params[:n], [], torch.full((n,), level), mirrored=mirrored).values()
+            )
+        assert isinstance(loss, torch.Tensor)
+        loss.backward()
+        return loss.detach(), torch.cat([p.grad.flatten() for p in made.parameters() if p.grad is not None])
+
+    both = found(noise[0], 0.1, mirrored=0.5)[0]
+    assert float(both) == pytest.approx(
+        float(found(noise[0], 0.1)[0] + found(-noise[0], 0.1)[0]) / 2, rel=1e-5
+    )
+    assert torch.equal(found(noise[0], 0.5, mirrored=0.5)[0], found(noise[0], 0.5)[0])
+    single = torch.stack([found(g, 0.1)[1] for g in noise]).var(0).sum()
+    mirror = torch.stack([found(g[:8], 0.1, mirrored=0.5)[1] for g in noise]).var(0).sum()
+    assert mirror < 0.5 * single
 
 
 def test_it_learns_what_the_copula_cannot_know(tmp_path: Path) -> None:

@@ -193,6 +193,7 @@ class Toy(Emulator):
         generators: Sequence[torch.Generator],
         sigma: Tensor,
         coarse: Tensor | None = None,
+        mirrored: float = 0.0,
     ) -> dict[str, Tensor]:
         self.seen.append(sigma)
         return {"cells": ((self.weight - 1) * values[:, 0, 0, 0]).square().mean()}

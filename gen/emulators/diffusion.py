@@ -181,20 +181,27 @@ class Diffusion(ScoreSpace):
         generators: Sequence[torch.Generator],
         sigma: Tensor,
         coarse: Tensor | None = None,
+        mirrored: float = 0.0,
     ) -> dict[str, Tensor]:
         """Mean square errors of U at levels of noise ``(B,)``, 1 where nothing is learned.
 
         U's aim, ``(sigma y - g) / sqrt(1 + sigma^2)``, has the spectrum of g. In cells its short waves hardly
-        count; in waves under a taper, each in units of that spectrum, all count alike.
+        count; in waves under a taper, each in units of that spectrum, all count alike. Of levels below
+        ``mirrored`` both g and -g are seen.
         """
         told = self.told(coarse, params, values.shape[2:])
         y, g = self.less(self.to_working(values, params), told, params), self.noise(params, generators)
-        s = to_channels(sigma[:, None], y)
+        again = (sigma < mirrored).nonzero().flatten()
+        rows = torch.cat([torch.arange(len(y), device=again.device), again])
+        g = torch.cat([g, -g[again]])
+        y, params, s = y[rows], params[rows], to_channels(sigma[rows, None], y)
         aim = (s * y - g) / (1 + s.square()).sqrt()
-        error = self.correction(y + s * g, sigma, params, told).float() - aim
+        heard = None if told is None else told[rows]
+        error = self.correction(y + s * g, sigma[rows], params, heard).float() - aim
         waves = tapered(self.working, error) / self.spectrum
-        w = self.spectral_weight
-        return {"cells": (1 - w) * error.square().mean(), "waves": w * waves.mean()}
+        share = torch.where(sigma < mirrored, 0.5, 1.0)[rows].to(waves) / len(sigma)
+        cells, waves = (share @ x.to(share).flatten(1).mean(1) for x in (error.square(), waves))
+        return {"cells": (1 - self.spectral_weight) * cells, "waves": self.spectral_weight * waves}
 
     def generate(
         self,

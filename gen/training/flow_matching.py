@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -48,6 +49,8 @@ class FlowMatching:
     """
 
     logit_normal: tuple[float, float] | None = None
+    #: No noise is seen with both signs.
+    mirrored: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         if self.logit_normal is not None and not 0.05 <= self.logit_normal[1] < math.inf:
