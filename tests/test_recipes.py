@@ -40,10 +40,10 @@ LARGE = {
     "super_resolution_3d_gpu",
     "adversarial_refinement_3d_gpu",
     "displacement_3d_gpu",
-    "hi_3d_autoencoder",
+    "hi_3d_64_autoencoder",
     "hi_3d_diffusion",
     "hi_3d_higan_64",
-    "hi_3d_latent_diffusion",
+    "hi_3d_64_latent_diffusion",
     "nbody_3d_autoencoder",
     "nbody_3d_latent_diffusion",
 }

@@ -34,9 +34,9 @@ def calibrate(sampler: Diffusion, data: SimulationSet) -> None:
     of scores do not move.
 
     A drawn field is compared with the closed form's of the same noise, which takes most of the scatter from
-    their difference; the closed form, of which many fields cost little, with the training's. Scores are
-    compared with the closed form's where these are normal. The sampler is solved but once, for scores before
-    they are filtered.
+    their difference; the closed form, of which many fields cost little, with the training's. If it is far off
+    itself, drawn fields are compared with the training's. Scores are compared with the closed form's where
+    these are normal. The sampler is solved but once, for scores before they are filtered.
     """
     copula, power, law = sampler.closed_form, sampler.filter, sampler.score_law
     assert power is not None and law is not None
@@ -63,13 +63,13 @@ def calibrate(sampler: Diffusion, data: SimulationSet) -> None:
     def change(wanted: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor]) -> Tensor:
         return change_of_power(copula, wanted, found, power.degree).coefficients
 
-    many = params[evenly(len(params), max(FEWEST, min(MOST, CELLS // n_cells)))]
-    real = of_fields(data.values.float()), params
-    closed = change(real, powers(made(sampler.plain_scores, many), many))
-
+    wanted, closed = (of_fields(data.values.float()), params), 0.0
     theta = params[evenly(len(params), min(DRAWS, DRAWN_CELLS // n_cells))]
     plain, scores = made(sampler.plain_scores, theta), made(sampler.raw_scores, theta)
-    wanted = powers(plain, theta)
+    if sampler.plainly_near:
+        many = params[evenly(len(params), max(FEWEST, min(MOST, CELLS // n_cells)))]
+        closed = change(wanted, powers(made(sampler.plain_scores, many), many))
+        wanted = powers(plain, theta)
     for _ in range(ROUNDS):
         power.fit(lambda: closed + change(wanted, powers(scores, theta)))
         law.fit(copula.marginal, theta, [*power(scores, theta)], [*plain] if sampler.plainly_normal else None)

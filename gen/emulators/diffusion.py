@@ -63,6 +63,8 @@ class Diffusion(ScoreSpace):
     heard: ClassVar[int] = 0
     #: Whether a network that has learned nothing makes normal scores.
     plainly_normal: ClassVar[bool] = True
+    #: Whether these are near enough to samples' for them to be measured against.
+    plainly_near: bool = True
 
     def __init__(
         self,

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from gen.data.base import SimulationSet
     from gen.emulators.copula import Copula
 
+MOST = 100.0
+"""Factor of power of the filter. What networks leave beyond a beam it would be asked to cut ever more, and
+in vain, for the one-point law, which bends what it is given, comes after it."""
+
 
 class LatentDiffusion(Diffusion):
     r"""``y``, the standardised latents of an autoencoder, diffused with noise of their own law, and decoded.
@@ -89,8 +93,10 @@ class LatentDiffusion(Diffusion):
         channels = autoencoder.coding.channels
         super().__init__(grid, space, field, unit, autoencoder.latent_grid, channels, denoiser, arguments)
         self.arguments, self.autoencoder, self.taken = arguments, autoencoder, False
+        # Gaussian latents know the parameters only where they are the copula's.
+        self.plainly_near = autoencoder.coding.completed
         if calibrated:
-            self.filter, self.score_law = PowerFilter(self.closed_form), ScoreLaw(self.closed_form)
+            self.filter, self.score_law = PowerFilter(self.closed_form, most=MOST), ScoreLaw(self.closed_form)
 
     @property
     def closed_form(self) -> Copula:
