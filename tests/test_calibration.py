@@ -51,6 +51,22 @@ def test_a_law_of_scores_is_undone_at_parameters_between_those_it_was_fitted_at(
     assert bool(((made - wanted).abs() < theta * (4 * scatter + 0.02)).all())
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_beyond_what_scores_tell_their_law_goes_on_as_the_marginal_does(seed: int) -> None:
+    """16 fields of 256 normal scores know nothing beyond 3: nodes keep their distances, no tail bursts."""
+    copula = Copula(GRID, SPACE, degree=0, logarithmic=True, reach=3.0)
+    generator = torch.Generator().manual_seed(seed)
+    a = torch.linspace(0.5, 1.0, 16)[:, None]
+    copula.marginal.fit_fields(a, [(x * torch.randn(1, 10_000, generator=generator)).exp() for x in a])
+    normal = torch.randn(16, 256, generator=generator)
+    law = ScoreLaw(copula)
+    law.fit(copula.marginal, a, [*(normal + 0.1 * torch.randn(16, 256, generator=generator))], [*normal])
+    wanted = copula.marginal.places(a)[0]
+    shift = law.places(copula.marginal, a)[0] - wanted
+    assert (shift[wanted.abs() > 3.1].abs() < 0.5).all()
+    assert torch.allclose(shift[wanted > 3.6].diff(), torch.zeros(()), atol=1e-4)
+
+
 def lognormal_fields() -> SimulationSet:
     """exp(2 a g) of a red g, 64 parameters with 2 fields each."""
     generator = torch.Generator().manual_seed(1)

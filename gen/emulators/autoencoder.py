@@ -75,6 +75,7 @@ class Autoencoder(LatentSpace):
         self.copula = Copula(
             grid, space, field, unit, coding.degree, logarithmic=coding.logarithmic, reach=coding.reach,
             phases=coding.phases, knots=coding.knots, score_power=coding.score_power,
+            contrast_power=coding.contrast_power,
         )  # fmt: skip
         self.blocks = BlockTransform(grid.dim, coding.factor, coding.channels)
         self._build(coding)

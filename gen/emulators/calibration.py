@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from gen.emulators.conditioning import evenly
+from gen.emulators.log_marginal import LogMarginal
+from gen.emulators.regression import Polynomial
 from gen.emulators.sharpened import BATCH, change_of_power, drawn, powers_at_nodes
 
 if TYPE_CHECKING:
     from gen.data.base import SimulationSet
     from gen.emulators.diffusion import Diffusion
+    from gen.emulators.power_filter import PowerFilter
 
 DRAWS, DRAWN_CELLS = 1024, 2**24
 """Fields of the sampler at most, and cells of all of them."""
@@ -31,7 +34,7 @@ def calibrate(sampler: Diffusion, data: SimulationSet) -> None:
     """Measure the filter and the law of scores that give a sampler's fields those of training fields.
 
     The power of logarithmic fields is that of their logarithm: that of values is in a few peaks, which waves
-    of scores do not move.
+    of scores do not move. Where it is asked for (``contrast_power``), it is that of density contrasts.
 
     A drawn field is compared with the closed form's of the same noise, which takes most of the scatter from
     their difference; the closed form, of which many fields cost little, with the training's. If it is far off
@@ -53,17 +56,21 @@ def calibrate(sampler: Diffusion, data: SimulationSet) -> None:
         )
         return torch.cat(list(fields))
 
-    def of_fields(values: Tensor) -> Tensor:
-        return powers_at_nodes(copula, copula.marginal.of_values(values))
+    def of_fields(values: Tensor, theta: Tensor) -> Tensor:
+        seen = copula.marginal.of_values(values)
+        if copula.contrast_power:
+            assert isinstance(copula.marginal, LogMarginal)
+            seen = values / copula.marginal.mean(theta).reshape(-1, *[1] * (values.ndim - 1))
+        return powers_at_nodes(copula, seen)
 
     def powers(scores: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         parts = zip(scores.split(BATCH), theta.split(BATCH), strict=True)
-        return torch.cat([of_fields(sampler.finished(*part)) for part in parts]), theta
+        return torch.cat([of_fields(sampler.finished(y, t), t) for y, t in parts]), theta
 
     def change(wanted: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor]) -> Tensor:
         return change_of_power(copula, wanted, found, power.degree).coefficients
 
-    wanted, closed = (of_fields(data.values.float()), params), 0.0
+    wanted, closed = (of_fields(data.values.float(), params), params), 0.0
     theta = params[evenly(len(params), min(DRAWS, DRAWN_CELLS // n_cells))]
     plain, scores = made(sampler.plain_scores, theta), made(sampler.raw_scores, theta)
     if sampler.plainly_near:
@@ -72,4 +79,16 @@ def calibrate(sampler: Diffusion, data: SimulationSet) -> None:
         wanted = powers(plain, theta)
     for _ in range(ROUNDS):
         power.fit(lambda: closed + change(wanted, powers(scores, theta)))
+        _keep_scatter(power, scores, theta)
         law.fit(copula.marginal, theta, [*power(scores, theta)], [*plain] if sampler.plainly_normal else None)
+
+
+def _keep_scatter(power: PowerFilter, scores: Tensor, params: Tensor) -> None:
+    """Let a filter leave the scatter of scores ``(N, 1, *shape)``: one amplitude of all waves is the law's.
+
+    Asked of both, it would run away where the law does not allow what power wants.
+    """
+    before, after = (x.flatten(1).double().var(1) for x in (scores, power(scores, params)))
+    grown = Polynomial(power.log_power.space, 1, power.degree).to(params)
+    grown.fit(params, (after / before).log()[:, None])
+    power.log_power.coefficients[: len(grown.coefficients)] -= grown.coefficients

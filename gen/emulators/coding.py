@@ -21,7 +21,8 @@ class Coding:
         bound: of clipped latents, which have unit scatter at the start.
         completed: whether the waves that latents lack are drawn, see ``gen.emulators.completion``, and not
             left out; that of a ``CompletedAutoencoder``.
-        degree, logarithmic, reach, phases, knots, score_power: of the closed form, see ``Copula``.
+        degree, logarithmic, reach, phases, knots, score_power, contrast_power: of the closed form, see
+            ``Copula``.
 
     Raises:
         InputError: for sizes that are not positive.
@@ -38,6 +39,7 @@ class Coding:
     phases: int = 1
     knots: dict[str, list[float]] = field(default_factory=dict)
     score_power: bool = False
+    contrast_power: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))

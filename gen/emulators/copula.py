@@ -84,8 +84,8 @@ class Copula(LatentSpace):
         n_k: nodes of P_G in wavenumber.
         logarithmic: interpolate the one-point law, and take the two-point function, of the logarithm: for
             positive fields that span decades, of which one field's own two-point function says little.
-        contrast_power: of logarithmic ones, change P_G by a factor at each wavenumber so that
-            the mean power of density contrasts is right, at the cost of that of the logarithm.
+        contrast_power: of logarithmic ones, change P_G so that the mean power of density contrasts is right,
+            at the cost of that of the logarithm; with score_power it is samplers that are calibrated to it.
         reach, phases: of the one-point law, see ``LogMarginal``.
         knots: values of parameters where all laws may bend, see ``Polynomial``.
         settled: change P_G until fields have the mean power of the training fields under a taper, for open
@@ -118,8 +118,8 @@ class Copula(LatentSpace):
         score_power: bool = False,
     ) -> None:
         super().__init__(grid, space, field, unit)
-        if score_power and (contrast_power or settled):
-            raise InputError("P_G has one aim: set score_power, or contrast_power and settled, not both")
+        if score_power and settled:
+            raise InputError("P_G has one aim: set score_power, or settled, not both")
         if not logarithmic and (phases != 1 or contrast_power):
             raise InputError("two phases and contrast_power are for laws of logarithms; set logarithmic")
         self.degree, self.n_k, self.reach, self.phases = degree, n_k, reach, phases
@@ -174,7 +174,7 @@ class Copula(LatentSpace):
         spectra = [self._spectrum(m, a2) for m, a2 in zip(taken, variance, strict=True)]
         self.log_power.fit(cosmologies, torch.stack(spectra))
         self._fit_mean(data)
-        if self.contrast_power:
+        if self.contrast_power and not self.score_power:
             match_contrast(self, data.values, data.params)
             self._fit_mean(data)
         if self.settled:

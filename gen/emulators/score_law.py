@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.special import ndtr
+from torch.special import ndtr, ndtri
 
 from gen.emulators.marginal import OnePointLaw, at_rank, empirical_quantiles
 from gen.emulators.piecewise import increasing, through
@@ -15,6 +15,9 @@ from gen.emulators.regression import Polynomial
 
 if TYPE_CHECKING:
     from gen.emulators.copula import Copula
+
+FEWEST = 5
+"""Cells that must lie beyond a quantile for it to be known."""
 
 
 class ScoreLaw(nn.Module):
@@ -60,10 +63,11 @@ class ScoreLaw(nn.Module):
         place = self.places(law, params.to(self.shift.coefficients)).double()
         laws = zip(scores, place, wanted, strict=True)
         mended = [through(here[None], there[None], y.double().reshape(1, -1))[0] for y, here, there in laws]
-        grid = torch.linspace(-4, 4, 257, dtype=torch.float64)
+        told = float(ndtri(torch.tensor(1 - FEWEST / sum(map(len, mended)), dtype=torch.float64)))
+        grid = torch.linspace(-min(told, 4), min(told, 4), 257, dtype=torch.float64)
         aim = grid if normal is None else empirical_quantiles(torch.cat([*normal]), grid)
         seen = empirical_quantiles(torch.cat(mended), grid) - aim
-        missing = through(grid[None], seen[None], wanted[None])[0]
+        missing = through(grid[None], seen[None], wanted[None].clamp(grid[0], grid[-1]))[0]
         self.shift.coefficients[0] += missing.mean(0).to(self.shift.coefficients)
 
 
@@ -71,6 +75,6 @@ def _quantiles(values: Tensor, scores: Tensor) -> Tensor:
     """Quantiles at normal scores; beyond what the values tell, their distance to the scores stays."""
     ordered = values.flatten().sort().values.double()
     rank = ndtr(scores) * len(ordered) - 0.5
-    told = ((rank >= 4) & (rank <= len(ordered) - 5)).nonzero().flatten()
+    told = ((rank >= FEWEST - 1) & (rank <= len(ordered) - FEWEST)).nonzero().flatten()
     nearest = torch.arange(len(scores)).clamp(int(told[0]), int(told[-1]))
     return scores + (at_rank(ordered, rank[nearest]) - scores[nearest])
