@@ -62,7 +62,7 @@ class Diffusion(ScoreSpace):
     #: Channels of ``told``.
     heard: ClassVar[int] = 0
     #: Whether a network that has learned nothing makes normal scores.
-    plainly_normal: ClassVar[bool] = True
+    plainly_normal: bool = True
     #: Whether these are near enough to samples' for them to be measured against.
     plainly_near: bool = True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -53,9 +53,6 @@ class LatentDiffusion(Diffusion):
     """
 
     micro_batch = 8
-    #: They have come through the autoencoder's network.
-    plainly_normal: ClassVar[bool] = False
-
     def __init__(
         self,
         grid: Grid,
@@ -95,6 +92,8 @@ class LatentDiffusion(Diffusion):
         self.arguments, self.autoencoder, self.taken = arguments, autoencoder, False
         # Gaussian latents know the parameters only where they are the copula's.
         self.plainly_near = autoencoder.coding.completed
+        # Unless all waves are kept they have come through the autoencoder's network.
+        self.plainly_normal = self.plainly_near and autoencoder.coding.compression(grid.dim) == 1
         if calibrated:
             self.filter, self.score_law = PowerFilter(self.closed_form, most=MOST), ScoreLaw(self.closed_form)
 
