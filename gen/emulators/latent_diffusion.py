@@ -53,6 +53,7 @@ class LatentDiffusion(Diffusion):
     """
 
     micro_batch = 8
+
     def __init__(
         self,
         grid: Grid,
