@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -49,15 +48,17 @@ class FlowMatching:
     """
 
     logit_normal: tuple[float, float] | None = None
-    #: No noise is seen with both signs.
-    mirrored: ClassVar[float] = 0.0
-
     def __post_init__(self) -> None:
         if self.logit_normal is not None and not 0.05 <= self.logit_normal[1] < math.inf:
             raise InputError(
                 f"the standard deviation of logit t must be at least 0.05, got {self.logit_normal[1]:g}; for "
                 "a single level train at that level"
             )
+
+    @property
+    def mirrored(self) -> float:
+        """No noise is seen with both signs."""
+        return 0.0
 
     def levels(self, ladder: Ladder | FlowLadder, share: Tensor) -> Tensor:
         """Levels of noise, ``(B,)`` float64, below which lie these shares ``(B,)`` of all, in [0, 1).
