@@ -48,6 +48,7 @@ class FlowMatching:
     """
 
     logit_normal: tuple[float, float] | None = None
+
     def __post_init__(self) -> None:
         if self.logit_normal is not None and not 0.05 <= self.logit_normal[1] < math.inf:
             raise InputError(
