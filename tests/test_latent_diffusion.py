@@ -236,10 +236,7 @@ def test_once_calibrated_spectra_follow_the_parameters_though_gaussian_latents_d
     values = g + torch.where(params < 0.3, 0.0, 2.0)[..., None, None] * short
     labels = np.full(512, "train"), np.full(512, "interior")
     data = SimulationSet(grid, SPACE, values, params, torch.arange(512), *labels, "tilted").check()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        made = latent(FOLDED[2], calibrated=True)(grid, SPACE).eval()
-    assert isinstance(made, LatentDiffusion)
+    made = fitted(grid, FOLDED[2], calibrated=True)
     made.fit(data)
 
     def off() -> float:

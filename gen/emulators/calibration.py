@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from gen.emulators.conditioning import evenly
-from gen.emulators.log_marginal import LogMarginal
 from gen.emulators.regression import Polynomial
-from gen.emulators.sharpened import BATCH, change_of_power, drawn, powers_at_nodes
+from gen.emulators.sharpened import BATCH, change_of_power, drawn, powers_at_nodes, unit_of_contrast
 
 if TYPE_CHECKING:
     from gen.data.base import SimulationSet
@@ -57,11 +56,9 @@ def calibrate(sampler: Diffusion, data: SimulationSet) -> None:
         return torch.cat(list(fields))
 
     def of_fields(values: Tensor, theta: Tensor) -> Tensor:
-        seen = copula.marginal.of_values(values)
         if copula.contrast_power:
-            assert isinstance(copula.marginal, LogMarginal)
-            seen = values / copula.marginal.mean(theta).reshape(-1, *[1] * (values.ndim - 1))
-        return powers_at_nodes(copula, seen)
+            return powers_at_nodes(copula, values / unit_of_contrast(copula, theta, values))
+        return powers_at_nodes(copula, copula.marginal.of_values(values))
 
     def powers(scores: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         parts = zip(scores.split(BATCH), theta.split(BATCH), strict=True)

@@ -133,6 +133,12 @@ def settle(copula: Copula, values: Tensor, params: Tensor) -> None:
     _match(copula, values, params, lambda x, theta: x, copula.generate, "settling")
 
 
+def unit_of_contrast(copula: Copula, params: Tensor, like: Tensor) -> Tensor:
+    """E[x] of a ``LogMarginal`` at parameters ``(N, P)``, what fields ``(N, C, *shape)`` are divided by."""
+    assert isinstance(copula.marginal, LogMarginal)
+    return copula.marginal.mean(params).reshape(-1, *[1] * (like.ndim - 1))
+
+
 @torch.no_grad()
 def match_contrast(
     copula: Copula, values: Tensor, params: Tensor, draw: Draw | None = None, rounds: int = ROUNDS
@@ -147,10 +153,9 @@ def match_contrast(
         values: ``(N, 1, *shape)``; params: ``(N, P)``.
         draw: what makes fields of the copula, itself by default.
     """
-    marginal, draw = copula.marginal, draw or copula.generate
-    assert isinstance(marginal, LogMarginal)
+    draw = draw or copula.generate
     params = params.to(copula.log_power.coefficients)
-    mean = marginal.mean(params).reshape(-1, *[1] * (values.ndim - 1))
+    mean = unit_of_contrast(copula, params, values)
     real = powers_at_nodes(copula, values / mean)
     rows = evenly(len(values), math.ceil(DRAWS / len(values)) * len(values))
     for _ in range(rounds):

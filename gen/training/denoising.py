@@ -58,10 +58,11 @@ class Denoising:
         low, high = math.log(ladder.low), math.log(ladder.high)
         if self.centre is None:
             return (low + (high - low) * share.double()).exp()
-        ends = torch.tensor([low, high], dtype=torch.float64)
-        first, last = torch.special.ndtr((ends - math.log(self.centre)) / self.spread)
-        at = torch.special.ndtri(first + (last - first) * share.double())
-        return self.centre * (self.spread * at).clamp(*(ends - math.log(self.centre)).tolist()).exp()
+        middle = math.log(self.centre)
+        ends = torch.tensor([low - middle, high - middle], dtype=torch.float64) / self.spread
+        first, last = torch.special.ndtr(ends)
+        normal = torch.special.ndtri(first + (last - first) * share.double())
+        return (middle + self.spread * normal).exp().clamp(ladder.low, ladder.high)
 
 
 class DiffusionEmulator(Protocol):
