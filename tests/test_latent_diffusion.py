@@ -26,6 +26,7 @@ from gen.errors import InputError
 from gen.fields import Fields, Grid, ParameterSpace
 from gen.noise import sample_generator
 from gen.training.base import TrainingRecipe, train
+from gen.training.building import build
 from gen.training.denoising import Denoising, DenoisingTraining
 from gen.training.gate import Gate
 from gen.training.optimisation import Adam
@@ -204,6 +205,26 @@ def test_it_trains_on_a_checkpoint_and_stopped_and_resumed_is_the_same_bit_for_b
     weights = made.autoencoder.decoder.state_dict()
     assert all(torch.equal(w, weights[name]) for name, w in trained.decoder.state_dict().items())
     assert torch.isfinite(made.sample({"Omega_m": 0.3}, n=2).values).all()
+
+
+@pytest.mark.parametrize("side", [16, 32])
+def test_it_goes_on_from_the_weights_of_another(side: int, tmp_path: Path) -> None:
+    """Of the denoiser alone: the autoencoder is the one given, and scales are those of its latents."""
+    coding, grid = replace(FOLDED[2], widths=(4, 6)), TORUS.resized([side, side])
+    trained, given = fitted(TORUS, coding), disturbed(autoencoder(grid, coding))
+    torch.nn.init.constant_(trained.network.get_parameter("leave.weight"), 0.01)
+    save(trained, tmp_path / "trained", "# toy\n")
+    save(given, tmp_path / "ae", "# toy\n")
+    fresh = recipe(
+        latent(coding), data=FieldData(Lognormal(grid), batch_size=8), autoencoder=tmp_path / "ae",
+        gate=Gate(10, 1e6),
+    )  # fmt: skip
+    data = Lognormal(grid).load().select(split="train")
+    wanted = build(fresh, data, "")[0].state_dict()
+    made = build(replace(fresh, start=tmp_path / "trained"), data, "")[0].state_dict()
+    weights = {name: w for name, w in trained.state_dict().items() if name.startswith("network.")}
+    assert wanted.keys() > weights.keys() and wanted["network.leave.weight"].abs().max() == 0
+    assert all(torch.equal(made[name], w) for name, w in (wanted | weights).items())
 
 
 def test_a_dry_run_needs_no_trained_autoencoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

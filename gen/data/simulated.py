@@ -84,8 +84,9 @@ def _stand_in(recipe: SimulationRecipe) -> SimulationRecipe:
         source = replace(source, steps=2, mesh_factor=1, oversampling=few)
         training = Training(4, 2, 1, 4)
     elif isinstance(source, Density | SuperResolution | SuperResolutionSlab):
-        source = replace(source, steps=0, oversampling=min(source.oversampling, fitting))
-        training = Training(8, 2, 1, 4) if source.oversampling > 1 else training
+        filling = min(source.oversampling, 2 * fitting)  # few particles leave cells empty
+        source = replace(source, steps=0, oversampling=filling)
+        training = Training(8, 2, 1, 4) if filling > 1 else training
     else:
         source = replace(source, steps=0)
     return replace(recipe, source=source, training=training, test=())

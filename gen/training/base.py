@@ -54,7 +54,8 @@ class TrainingRecipe:
         data: fields and batches.
         emulator: the class with all its arguments but grid and parameter space, which the data set.
         start: a checkpoint of the same emulator whose weights and measured scales training goes on from, on
-            these data or on others; fresh weights and scales of these data by default.
+            these data or on others; on another grid its weights, where the scales do not fit, and with an
+            ``autoencoder``, whose scales they would replace. Fresh weights and scales by default.
         autoencoder: of a latent diffusion, a checkpoint of the same coding; its closed form by default.
         gate: what that autoencoder may lose of the validation fields, before any training.
         loss: of the adversarial pair, of a denoiser, of an autoencoder, or of a deterministic emulator

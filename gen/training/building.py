@@ -55,7 +55,7 @@ def build(
         if recipe.start is None:
             emulator.fit(training_set)
         else:
-            take_over(emulator, recipe.start)
+            take_over(emulator, recipe.start, training_set, measured=recipe.autoencoder is None)
         if isinstance(emulator, LatentDiffusion) and not dry_run:
             recipe.gate.check(emulator.autoencoder, recipe.data.simulations.select(split="validation"))
         if recipe.loss is None:
@@ -73,8 +73,10 @@ def build(
         )  # fmt: skip
 
 
-def take_over(emulator: Emulator, folder: Path) -> None:
+def take_over(emulator: Emulator, folder: Path, data: SimulationSet, *, measured: bool = True) -> None:
     """Give ``emulator`` the weights and measured scales of a checkpoint.
+
+    Scales that are not asked for, or are those of another grid, are measured from ``data`` instead.
 
     Raises:
         InputError: if the checkpoint is of another class or other arguments; grids and the ranges of
@@ -98,13 +100,19 @@ def take_over(emulator: Emulator, folder: Path) -> None:
             f"start is {folder}, of the parameters {list(trained.space.names)}, but the data have "
             f"{list(emulator.space.names)}; give a checkpoint of these"
         )
-    try:
-        emulator.load_state_dict(trained.state_dict())
-    except RuntimeError as error:
+    theirs, ours = trained.state_dict(), emulator.state_dict()
+    unfit = {name for name in ours if theirs[name].shape != ours[name].shape}
+    weights = {name: theirs[name] for name, p in emulator.named_parameters() if p.requires_grad}
+    if unfit & weights.keys():
         raise InputError(
             f"start is {folder}, for {trained.grid}, but the data are on {emulator.grid}, where its weights "
             "do not fit; give a checkpoint of this grid"
-        ) from error
+        )
+    if measured and not unfit:
+        emulator.load_state_dict(theirs)
+    else:
+        emulator.fit(data)
+        emulator.load_state_dict(emulator.state_dict() | weights)
 
 
 def _take_autoencoder(emulator: Emulator, folder: Path) -> None:
