@@ -100,6 +100,27 @@ def test_fields_of_many_decades_by_their_logarithm() -> None:
         Copula(grid, NONE, logarithmic=True).fit(Set(truth - 1, torch.zeros(32, 0)))
 
 
+def test_of_logarithms_a_few_empty_cells_count_as_the_least_that_are_not() -> None:
+    """Four of half a million, each in another box; the law, the spectrum and the scores are as without."""
+    grid = Grid((24, 24, 24), 100.0, "Mpc/h", True)
+    truth = lognormal(grid, 32, seed=0) + torch.exp(torch.tensor(0.125))
+    emptied = truth.clone()
+    for i in range(4):
+        emptied[i].view(-1)[truth[i].argmin()] = 0
+    laws = Copula(grid, NONE, logarithmic=True), Copula(grid, NONE, logarithmic=True)
+    for emulator, values in zip(laws, (truth, emptied), strict=True):
+        emulator.fit(Set(values, torch.zeros(32, 0)))
+    whole, few = (emulator.sample({}, n=4, seed=1).values for emulator in laws)
+    assert (few / whole - 1).abs().max() < 0.02
+    scores = laws[1].marginal.inverse(emptied, torch.zeros(32, 0))
+    assert (
+        torch.isfinite(scores).all() and scores[0].min() == scores[0].flatten().topk(2, largest=False)[0][1]
+    )
+    emptied[:, :, :2] = 0
+    with pytest.raises(InputError, match=r"cells empty, got values down to 0 and 0\.083 of all cells"):
+        Copula(grid, NONE, logarithmic=True).fit(Set(emptied, torch.zeros(32, 0)))
+
+
 def test_gaussian_field_has_the_inverted_correlation() -> None:
     """For exp(s g), 1 + xi = exp(s^2 rho_g): the fitted P_G must be that of g, not of the field."""
     grid = Grid((32, 32), 100.0, "Mpc/h", True)

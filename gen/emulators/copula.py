@@ -161,15 +161,10 @@ class Copula(LatentSpace):
             raise InputError(
                 f"the copula takes one channel of {self.grid.shape} cells, got {tuple(data.values.shape[1:])}"
             )
-        if self.logarithmic and not bool((data.values > 0).all()):
-            raise InputError(
-                f"a copula of logarithms needs positive values, {data.name} has some down to "
-                f"{data.values.min():g}; leave out logarithmic"
-            )
         cosmologies, group = distinct_rows(data.params.double())
         members = [data.values[group == i] for i in range(len(cosmologies))]
         self.marginal.fit_fields(cosmologies, members)
-        taken = [m.log() for m in members] if self.logarithmic else members
+        taken = [self.marginal.of_values(m) for m in members]
         variance = self.marginal.hermite(cosmologies)
         spectra = [self._spectrum(m, a2) for m, a2 in zip(taken, variance, strict=True)]
         self.log_power.fit(cosmologies, torch.stack(spectra))

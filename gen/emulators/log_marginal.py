@@ -19,6 +19,8 @@ LOWEST, HIGHEST = -3.0, 5.0
 """Scores within its phase where a law's nodes begin, and where those of the upper phase end."""
 TABLE = 4096
 """Even scores at which a law is tabulated, 0.002 to 0.003 apart: no field tells its law so well."""
+MOST_EMPTY = 1e-5
+"""Share of cells of a training set that may hold nothing."""
 
 
 class LogMarginal(OnePointLaw):
@@ -80,8 +82,20 @@ class LogMarginal(OnePointLaw):
 
     @torch.no_grad()
     def fit_fields(self, params: Tensor, fields: Sequence[Tensor]) -> None:
-        """From positive fields ``(B, ...)`` at each of ``M`` cosmologies ``(M, P)``."""
-        logs = [field.flatten().double().log().sort().values for field in fields]
+        """From positive fields ``(B, ...)`` at each of ``M`` cosmologies ``(M, P)``.
+
+        Raises:
+            InputError: for values below 0, and for more than a few cells that are empty.
+        """
+        empty = sum(int((field <= 0).sum()) for field in fields) / sum(field.numel() for field in fields)
+        least = min(float(field.min()) for field in fields)
+        if least < 0 or empty > MOST_EMPTY:
+            raise InputError(
+                f"a copula of logarithms needs positive values, and at most {MOST_EMPTY:g} of all cells "
+                f"empty, got values down to {least:g} and {empty:.2g} of all cells at 0 or below; leave out "
+                "logarithmic"
+            )
+        logs = [logarithm(field.double()).flatten().sort().values for field in fields]
         told = []
         parts = self._parts(params, logs)
         for phases in parts:
@@ -161,11 +175,11 @@ class LogMarginal(OnePointLaw):
         return through(self.places(params), self.nodes(params), x)
 
     def of_values(self, values: Tensor) -> Tensor:
-        return values.log()
+        return logarithm(values)
 
     def inverse(self, values: Tensor, params: Tensor, places: Tensor | None = None) -> Tensor:
         places = self.places(params) if places is None else places
-        return through(self.nodes(params), places, values.log())
+        return through(self.nodes(params), places, logarithm(values))
 
     def mean(self, params: Tensor) -> Tensor:
         """E[q], ``(B,)``."""
@@ -176,6 +190,14 @@ class LogMarginal(OnePointLaw):
     def scale(self, params: Tensor) -> Tensor:
         ends = params.new_tensor([-1.0, 1.0]).expand(len(params), -1)
         return self(ends, params).diff(dim=-1)[:, 0] / 2
+
+
+def logarithm(values: Tensor) -> Tensor:
+    """ln of fields ``(B, ...)``, in which an empty cell counts as the least of its field that is not."""
+    if bool((values > 0).all()):
+        return values.log()
+    least = torch.where(values > 0, values, torch.inf).flatten(1).amin(1)
+    return torch.where(values > 0, values, least.reshape(-1, *[1] * (values.ndim - 1))).log()
 
 
 def _steepest(ordered: Tensor) -> Tensor:
