@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DRAWS, DRAWN_CELLS = 1024, 2**24
 """Fields of the sampler at most, and cells of all of them."""
-FEWEST, MOST, CELLS = 1024, 8192, 2**25
+FEWEST, MOST, CELLS = 512, 8192, 2**25
 """Of the closed form that it starts from: fields, and cells of all that are drawn between these."""
 ROUNDS = 3
 """The filter moves the law, and the law the power, each a little."""

@@ -13,6 +13,7 @@ from gen.emulators.completion import completed
 from gen.emulators.critic import field_critic, joined, views
 from gen.emulators.gap import SummaryGap
 from gen.emulators.power_filter import PowerFilter
+from gen.emulators.sharpened import drawn
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.nets.layers import to_channels
@@ -111,8 +112,15 @@ class CompletedAutoencoder(Autoencoder):
         rows = torch.arange(len(data))[:: max(1, len(data) // MOST_DRAWN)]
         values, params = data.values[rows].float().to(self.device), data.params[rows].float().to(self.device)
 
+        def learned(i: Tensor, noise: list[torch.Generator]) -> Tensor:
+            return self.decode(self.draw_latent(params[i], noise, values[i]), params[i])
+
+        made = torch.cat(list(drawn(learned, torch.arange(len(rows)), "calibration")))
+
         def draw(i: Tensor, noise: list[torch.Generator]) -> Tensor:
-            return self.generate(params[i], noise, values[i])
+            del noise
+            y = self._filtered(made[i], self.encode(values[i], params[i]), params[i])
+            return self.copula.marginal(y, params[i])
 
         self.filter.fit_given(self.copula, values, params, draw, rounds=ROUNDS, alike=True)
         super().calibrate(data)
@@ -128,8 +136,12 @@ class CompletedAutoencoder(Autoencoder):
         if white is None:
             cells = [n * self.coding.factor for n in z.shape[2:]]
             white = z.new_zeros(1, self.copula.white_size(cells, self.margin)).expand(len(z), -1)
-        made = self.filter(self.decode(self._completed(z, params, white), params), params)
-        return made + self.blocks.inverse(z - self.blocks(made))
+        return self._filtered(self.decode(self._completed(z, params, white), params), z, params)
+
+    def _filtered(self, y: Tensor, z: Tensor, params: Tensor) -> Tensor:
+        """Scores through the filter, in all but the waves z."""
+        y = self.filter(y, params)
+        return y + self.blocks.inverse(z - self.blocks(y))
 
     def _completed(self, z: Tensor, params: Tensor, white: Tensor) -> Tensor:
         return completed(self.copula, self.blocks, z, params, white, self.margin)
