@@ -45,6 +45,7 @@ LARGE = {
     "hi_3d_higan_64",
     "hi_3d_64_latent_diffusion",
     "nbody_3d_autoencoder",
+    "nbody_3d_copula",
     "nbody_3d_latent_diffusion",
 }
 
