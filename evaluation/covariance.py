@@ -71,6 +71,13 @@ class CovarianceComparison:
     def off_diagonal_excess(self) -> float:
         return self.off_diagonal_distance / self.off_diagonal_floor
 
+    @property
+    def off_diagonal_factor(self) -> str:
+        """The factor of the off-diagonals and its error, in words."""
+        if not math.isfinite(self.off_diagonal_ratio_std):
+            return "factor lost in noise"
+        return f"× {self.off_diagonal_ratio:.2f} ± {self.off_diagonal_ratio_std:.2f}"
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; numbers that are not finite become None."""
         found = asdict(self) | {

@@ -238,10 +238,7 @@ def _covariance(
     if part == "diagonal":
         ratio = float(np.exp(np.log(c.diagonal_ratio).mean()))
         return c.diagonal_p, f"variance × {ratio:.2f}, excess {c.diagonal_excess:.1f}", c.to_dict()
-    text = (
-        f"× {c.off_diagonal_ratio:.2f} ± {c.off_diagonal_ratio_std:.2f}, excess {c.off_diagonal_excess:.1f}"
-    )
-    return c.off_diagonal_p, text, {}
+    return c.off_diagonal_p, f"{c.off_diagonal_factor}, excess {c.off_diagonal_excess:.1f}", {}
 
 
 def _classified(

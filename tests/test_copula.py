@@ -100,6 +100,11 @@ def test_fields_of_many_decades_by_their_logarithm() -> None:
         Copula(grid, NONE, logarithmic=True).fit(Set(truth - 1, torch.zeros(32, 0)))
 
 
+def test_no_rows_of_parameters_are_no_fields() -> None:
+    with pytest.raises(InputError, match="params has no rows; give one at least"):
+        Copula(Grid((8, 8), 1.0, "deg", False), NONE).sample(torch.zeros(0, 0))
+
+
 def test_of_logarithms_a_few_empty_cells_count_as_the_least_that_are_not() -> None:
     """Four of half a million, each in another box; the law, the spectrum and the scores are as without."""
     grid = Grid((24, 24, 24), 100.0, "Mpc/h", True)

@@ -36,6 +36,18 @@ def products(m: Measured) -> Products:
     return Products.of(m.vectors, Boxes.of(m.simulation, stratum, stratum.max() + 1), False)
 
 
+def test_a_factor_without_an_error_is_not_told():
+    """Of 12 maps uncorrelated bins have no factor; those of correlation 0.9 have."""
+    words = {}
+    for name, truth in (("none", np.eye(4)), ("strong", chain(0.9, 4))):
+        rng = np.random.default_rng(1)
+        c = compare_covariance(normal(rng, 12, truth), normal(rng, 12, truth), n_permutations=9)
+        words[name] = c.off_diagonal_factor
+    assert words["none"] == "factor lost in noise"
+    ratio, error = (float(x) for x in words["strong"].removeprefix("× ").split(" ± "))
+    assert 0 < error < 0.3 and abs(ratio - 1) < 3 * error
+
+
 # --- what is estimated ------------------------------------------------------------------------------
 
 

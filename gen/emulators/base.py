@@ -141,6 +141,8 @@ class Emulator(nn.Module, ABC):
         self.space.check(table.detach(), extrapolate=extrapolate)
         if n < 1:
             raise InputError(f"n must be at least 1 field per parameter row, got {n}")
+        if not len(table):
+            raise InputError("params has no rows; give one at least")
         if shape is not None and (len(shape) != self.grid.dim or min(shape) < 2):
             raise InputError(f"shape must be {self.grid.dim} sizes of at least 2 cells, got {tuple(shape)}")
         if coarse is not None and len(coarse) != len(table):
