@@ -130,6 +130,13 @@ def test_bits_do_not_depend_on_the_batch_and_shifts_are_those_of_blocks(
     assert (whole.roll((8, 8), (2, 3)) - moved).abs().max() < 1e-4 * whole.abs().max()
 
 
+def test_a_large_field_is_not_made_in_the_time_of_eight() -> None:
+    sides = {64: 8, 256: 4, 512: 1, 1024: 1}
+    made = {n: latent(FOLDED[2])(TORUS.resized([n, n]), SPACE) for n in sides}
+    assert {n: emulator.micro_batch for n, emulator in made.items()} == sides
+    assert {n: emulator.autoencoder.micro_batch for n, emulator in made.items()} == sides
+
+
 def test_data_are_met_without_training() -> None:
     """Half of the cells are seen; of the others a sample without data is sqrt(2) of their scatter away."""
     made = fitted(TORUS, FOLDED[2], steps=6)

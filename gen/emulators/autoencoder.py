@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
+from gen.emulators.base import at_once
 from gen.emulators.coding import Coding
 from gen.emulators.conditioning import divisible, fitting_rows
 from gen.emulators.copula import Copula
@@ -70,6 +71,7 @@ class Autoencoder(LatentSpace):
         spectral_weight: float = 0.5,
     ) -> None:
         super().__init__(grid, space, field, unit)
+        self.micro_batch = at_once(grid, self.micro_batch)
         self.coding = coding = Coding() if coding is None else coding
         self.kl_weight, self.spectral_weight = kl_weight, spectral_weight
         self.copula = Copula(

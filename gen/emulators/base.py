@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 Params = Mapping[str, float | Sequence[float]] | Tensor
 
 
+CELLS_AT_ONCE = 2**18
+"""Of a micro-batch: more take no less time each, and a single field would take that of all."""
+
+
+def at_once(grid: Grid, most: int) -> int:
+    """The micro-batch of fields on a grid, ``most`` or as many as are of some size together."""
+    return max(1, min(most, CELLS_AT_ONCE // grid.n_cells))
+
+
 class Emulator(nn.Module, ABC):
     """A law of random fields given parameters, ``p(field | params)``.
 
@@ -36,7 +45,7 @@ class Emulator(nn.Module, ABC):
 
     #: Samples are made in batches of exactly this many, the last one padded, so that the bits of
     #: sample i depend on (seed, i) alone.
-    micro_batch: ClassVar[int] = 16
+    micro_batch: int = 16
     #: Whether fields are made from other fields, ``coarse``, and not from parameters and noise alone.
     needs_coarse: ClassVar[bool] = False
     #: Whether it learns to make its training fields again from what it keeps of them.
