@@ -33,7 +33,7 @@ DATA = sorted(set((ROOT / "recipes" / "data").glob("*.yaml")) - set(SOURCES))
 REPORTS = sorted((ROOT / "recipes" / "reports").glob("*.yaml"))
 
 
-#: Of GPU size: half a minute or more each on a CPU, and only larger than their siblings.
+#: Half a minute or more each on a CPU, and only larger than their siblings.
 LARGE = {
     "convergence_2d_128_wgan_gp",
     "convergence_2d_256_wgan_gp",
