@@ -36,6 +36,9 @@ def products(m: Measured) -> Products:
     return Products.of(m.vectors, Boxes.of(m.simulation, stratum, stratum.max() + 1), False)
 
 
+# --- what is estimated ------------------------------------------------------------------------------
+
+
 def test_a_factor_without_an_error_is_not_told():
     """Of 12 maps uncorrelated bins have no factor; those of correlation 0.9 have."""
     words = {}
@@ -46,9 +49,6 @@ def test_a_factor_without_an_error_is_not_told():
     assert words["none"] == "factor lost in noise"
     ratio, error = (float(x) for x in words["strong"].removeprefix("× ").split(" ± "))
     assert 0 < error < 0.3 and abs(ratio - 1) < 3 * error
-
-
-# --- what is estimated ------------------------------------------------------------------------------
 
 
 def test_of_single_maps_it_is_the_usual_covariance():

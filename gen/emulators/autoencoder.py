@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
-from gen.emulators.base import at_once
 from gen.emulators.coding import Coding
 from gen.emulators.conditioning import divisible, fitting_rows
 from gen.emulators.copula import Copula
@@ -28,6 +27,8 @@ NARROW = -8.0
 """ln of the variance of stochastic latents at the start, in units of their scatter."""
 LINEAR = 0.95
 """Share of the bound beyond which a clipped latent is read along a straight line."""
+CELLS_AT_ONCE = 2**18
+"""Of a micro-batch: more take no less time each, and a single field would take that of all."""
 MOST_CELLS = 2**25
 """Of the training fields that the latents' law is measured from."""
 
@@ -71,7 +72,7 @@ class Autoencoder(LatentSpace):
         spectral_weight: float = 0.5,
     ) -> None:
         super().__init__(grid, space, field, unit)
-        self.micro_batch = at_once(grid, self.micro_batch)
+        self.micro_batch = max(1, min(self.micro_batch, CELLS_AT_ONCE // grid.n_cells))
         self.coding = coding = Coding() if coding is None else coding
         self.kl_weight, self.spectral_weight = kl_weight, spectral_weight
         self.copula = Copula(

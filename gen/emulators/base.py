@@ -20,15 +20,6 @@ if TYPE_CHECKING:
 Params = Mapping[str, float | Sequence[float]] | Tensor
 
 
-CELLS_AT_ONCE = 2**18
-"""Of a micro-batch: more take no less time each, and a single field would take that of all."""
-
-
-def at_once(grid: Grid, most: int) -> int:
-    """The micro-batch of fields on a grid, ``most`` or as many as are of some size together."""
-    return max(1, min(most, CELLS_AT_ONCE // grid.n_cells))
-
-
 class Emulator(nn.Module, ABC):
     """A law of random fields given parameters, ``p(field | params)``.
 

@@ -13,7 +13,7 @@ from gen.emulators.completion import completed
 from gen.emulators.critic import field_critic, joined, views
 from gen.emulators.gap import SummaryGap
 from gen.emulators.power_filter import PowerFilter
-from gen.emulators.sharpened import drawn
+from gen.emulators.sharpened import BATCH, drawn
 from gen.errors import InputError
 from gen.fields import Grid, ParameterSpace
 from gen.nets.layers import to_channels
@@ -112,15 +112,18 @@ class CompletedAutoencoder(Autoencoder):
         rows = torch.arange(len(data))[:: max(1, len(data) // MOST_DRAWN)]
         values, params = data.values[rows].float().to(self.device), data.params[rows].float().to(self.device)
 
-        def learned(i: Tensor, noise: list[torch.Generator]) -> Tensor:
-            return self.decode(self.draw_latent(params[i], noise, values[i]), params[i])
+        pairs = zip(values.split(BATCH), params.split(BATCH), strict=True)
+        z = torch.cat([self.encode(v, p) for v, p in pairs])
 
-        made = torch.cat(list(drawn(learned, torch.arange(len(rows)), "calibration")))
+        def unfiltered(i: Tensor, noise: list[torch.Generator]) -> Tensor:
+            white = self.white_detail(noise, values.shape[2:])
+            return self.decode(self._completed(z[i], params[i], white), params[i])
+
+        y = torch.cat(list(drawn(unfiltered, torch.arange(len(rows)), "calibration")))
 
         def draw(i: Tensor, noise: list[torch.Generator]) -> Tensor:
             del noise
-            y = self._filtered(made[i], self.encode(values[i], params[i]), params[i])
-            return self.copula.marginal(y, params[i])
+            return self.copula.marginal(self._filtered(y[i], z[i], params[i]), params[i])
 
         self.filter.fit_given(self.copula, values, params, draw, rounds=ROUNDS, alike=True)
         super().calibrate(data)

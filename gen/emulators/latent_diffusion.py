@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from gen.emulators.autoencoder import Autoencoder, Coding
-from gen.emulators.base import at_once
 from gen.emulators.completed_autoencoder import autoencoder_of
 from gen.emulators.denoisers import network_arguments
 from gen.emulators.diffusion import Diffusion
@@ -53,8 +52,6 @@ class LatentDiffusion(Diffusion):
             ``CopulaDiffusion``.
     """
 
-    micro_batch = 8
-
     def __init__(
         self,
         grid: Grid,
@@ -92,7 +89,7 @@ class LatentDiffusion(Diffusion):
         channels = autoencoder.coding.channels
         super().__init__(grid, space, field, unit, autoencoder.latent_grid, channels, denoiser, arguments)
         self.arguments, self.autoencoder, self.taken = arguments, autoencoder, False
-        self.micro_batch = at_once(grid, self.micro_batch)
+        self.micro_batch = autoencoder.micro_batch
         # Gaussian latents know the parameters only where they are the copula's.
         self.plainly_near = autoencoder.coding.completed
         # Unless all waves are kept they have come through the autoencoder's network.
